@@ -92,6 +92,9 @@ class Reason(StrEnum):
     KEYS_UNAVAILABLE = "keys-unavailable"
     AUDIT_UNAVAILABLE = "audit-unavailable"
 
+    # this machine
+    CONFINEMENT_FAILED = "confinement-failed"
+
     # resources and configuration
     RESOURCE_MALFORMED = "resource-malformed"
     RESOURCE_DANGLING = "resource-dangling"
@@ -169,6 +172,7 @@ ABOUT: dict[Reason, About] = {
     Reason.PRINCIPAL_MISMATCH: About(_P, "the exchange gave another principal than the federation declares", "mend the trust's rule or the federation"),
     Reason.KEYS_UNAVAILABLE: About(_U, "the keys process does not answer", "credwire status"),
     Reason.AUDIT_UNAVAILABLE: About(_U, "the audit cannot be written, so no credential is given", "free the disk under the state directory"),
+    Reason.CONFINEMENT_FAILED: About(_U, "a process could not give up its rights, so it did not start", "start credwired as root in the initial user namespace"),
     Reason.RESOURCE_MALFORMED: About(_C, "the document is not valid", "see the place named"),
     Reason.RESOURCE_DANGLING: About(_C, "the document names something that is not defined", "see the defined names"),
     Reason.RESOURCE_DUPLICATE: About(_C, "the name or destination is taken", "rename or merge"),

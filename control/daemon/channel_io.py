@@ -11,7 +11,6 @@ import array
 import asyncio
 import os
 import socket
-import struct
 from collections import deque
 from collections.abc import Callable, Sequence
 from itertools import count
@@ -21,49 +20,11 @@ from typing import Any
 import msgspec
 
 from control.daemon.message import MAX_MESSAGE, Greeted, Message, decode, encode
+from control.daemon.socket_io import make_roomy, seqpacket
 
 MAX_FDS = 4
 _RECV_PER_WAKE = 64
 """Datagrams read before other work gets its turn."""
-
-_SNDBUF = 4 << 20
-
-
-def seqpacket() -> socket.socket:
-    """Make an unconnected, non-blocking, close-on-exec SEQPACKET socket with room for MAX_MESSAGE."""
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_NONBLOCK)
-    _roomy(sock)
-    return sock
-
-
-def _roomy(sock: socket.socket) -> None:
-    for option in (
-        32,
-        socket.SO_SNDBUF,
-    ):  # 32 = SO_SNDBUFFORCE, which needs CAP_NET_ADMIN; then what wmem_max allows
-        try:
-            sock.setsockopt(socket.SOL_SOCKET, option, _SNDBUF)
-        except OSError:
-            continue
-        return
-
-
-def listen(path: Path, *, mode: int, uid: int = 0, gid: int = 0) -> socket.socket:
-    """Bind a SEQPACKET listener at ``path``, replacing a dead one; the supervisor calls this and hands the descriptor down."""
-    path.unlink(missing_ok=True)
-    sock = seqpacket()
-    sock.bind(str(path))
-    os.chown(path, uid, gid)
-    path.chmod(mode)
-    sock.listen(64)
-    return sock
-
-
-def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:
-    """Give (pid, uid, gid) of the far end as of connect(): SO_PEERCRED of unix(7)."""
-    raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
-    pid, uid, gid = struct.unpack("iII", raw)
-    return pid, uid, gid
 
 
 class Channel:
@@ -78,14 +39,15 @@ class Channel:
         own: str,
         on_message: Callable[["Channel", Any, list[int]], None],
         on_closed: Callable[["Channel", str], None],
+        on_greeted: Callable[["Channel"], None] | None = None,
     ) -> None:
         """``peer`` and ``own`` are roles of message.SPEAKERS.  Descriptors in ``on_message`` belong to the callee."""
         sock.setblocking(False)
-        _roomy(sock)
+        make_roomy(sock)
         self.loop, self.sock, self.peer, self.own = loop, sock, peer, own
         self.worker = 0
         self.closed = False
-        self._on_message, self._on_closed = on_message, on_closed
+        self._on_message, self._on_closed, self._on_greeted = on_message, on_closed, on_greeted
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
@@ -189,6 +151,8 @@ class Channel:
         if isinstance(message, Greeted):
             self.worker = message.worker
             self._drop(fds)
+            if self._on_greeted is not None:
+                self._on_greeted(self)
             return
         future = self._calls.get(getattr(message, "call", 0))
         if future is not None and not future.done():

@@ -270,6 +270,10 @@ class ExchangeWanted(Message, frozen=True):
     assertion: Secret
     public_key_der: bytes
     """SubjectPublicKeyInfo of the fresh session key; its private half stays in keys."""
+    identity: str = ""
+    """For the audit."""
+    issue: int = 0
+    """Which rotation this would be, for the audit."""
 
 
 class Exchanged(Message, frozen=True):

@@ -37,6 +37,8 @@ class PathFact(msgspec.Struct, frozen=True):
     """Every component is owned by root and not writable by group or others."""
     fault: str = ""
     """Which component breaks the rule, for people: ``/opt/oci is owned by uid 1000``."""
+    real: str = ""
+    """Where the path's symbolic links lead; equal to ``path`` when it has none."""
 
 
 class Facts(msgspec.Struct, frozen=True):

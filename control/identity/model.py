@@ -25,3 +25,5 @@ class Identity(msgspec.Struct, frozen=True):
     """Outer: any of.  Inner: all of."""
     egress: str = "open"
     """``open``: other names pass through untouched; ``bound-only``: they are refused."""
+    allow_root: bool = False
+    """Whether a process of uid 0 may have it; without, root matches no selector of it."""

@@ -1,0 +1,14 @@
+"""
+The registry of signers: one file per way to put a credential on a request, one row here.
+
+In: a binding's ``signer``.  Out: the function that signs.  Pure.
+"""
+
+from typing import Final
+
+from control.signer import oci
+from control.signer.model import Signer
+
+SIGNERS: Final[dict[str, Signer]] = {
+    "oci": oci.sign,
+}

@@ -1,0 +1,32 @@
+# The commands of the house.  A newcomer needs two, as root: make demo, make test.
+.PHONY: help demo test check attack bench soak lab clean setup
+SHELL := /bin/sh
+PY := .venv/bin/python
+
+help: ## list the commands
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+
+setup:
+	@tools/setup.sh
+
+demo: setup ## the whole main job with the real OCI CLI, then a clean machine (root)
+	@$(PY) -m tests.e2e.demo
+
+test: setup ## everything this machine can run, and what it could not (root)
+	@$(PY) -m tests.run
+
+check: ## ruff, mypy, unit and repo tests (no root, no bcc)
+	@tools/setup.sh check
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check --quiet .
+	@.venv/bin/mypy --no-error-summary
+	@$(PY) -m pytest tests/unit tests/repo
+
+attack: setup ## the attack rows alone (root)
+	@$(PY) -m tests.run attack
+
+lab: setup ## the kernel suites in virtual machines (root, long)
+	@$(PY) -m tests.run lab
+
+clean: ## remove what was built; caches of packages stay
+	@rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

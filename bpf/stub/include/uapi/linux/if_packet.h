@@ -1,0 +1,1 @@
+/* bcc includes this name; nothing of it is used here. */

@@ -1,0 +1,213 @@
+"""
+Read the fields of one mapping, and complain about every one that is wrong.
+
+In: a Mapping node.  Out: typed values (None or the default where a field is wrong or missing), and ResourceErrors in a shared list.
+What is asked for is known; ``close`` reports the rest with the nearest known name.  Nothing raises, so one run shows all errors.  Pure.
+"""
+
+import difflib
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
+
+from control.binding.document import Entry, Listing, Mapping, Node, Scalar, kind_of
+from control.binding.duration import seconds
+from control.errors import Place, ResourceError
+from control.reason import Reason
+
+T = TypeVar("T")
+Faults = list[ResourceError]
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """Give a hint that names the closest known word, or all of them."""
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
+    folded = [candidate for candidate in words if candidate.lower() == word.lower()]
+    if folded or close:
+        return f'did you mean "{(folded or close)[0]}"?'
+    return "known: " + ", ".join(words) if words else "none is known here"
+
+
+class Sheet:
+    """One mapping being read."""
+
+    def __init__(self, node: Node | None, what: str, faults: Faults, place: Place | None = None) -> None:
+        """``what`` names the mapping for people (``spec``); a node of another type is one error and reads as empty."""
+        self.what, self.faults = what, faults
+        self.entries: dict[str, Entry] = {}
+        self.place = node.place if node is not None else place
+        self.known: set[str] = set()
+        self.broken = False
+        if isinstance(node, Mapping):
+            self.entries = node.entries
+        else:
+            self.broken = True
+            if node is not None:
+                self.fault(
+                    f"{what or 'the document'} is {kind_of(node)} instead of a mapping",
+                    node.place,
+                    hint="write its fields below it, indented",
+                )
+
+    def name(self, key: str) -> str:
+        """Give a field's name from the top, for people."""
+        return f"{self.what}.{key}" if self.what else key
+
+    def fault(self, message: str, place: Place | None = None, *, hint: str = "", reason: Reason = Reason.RESOURCE_MALFORMED) -> None:
+        """Note one error."""
+        self.faults.append(ResourceError(reason, message, place=place or self.place, hint=hint))
+
+    def has(self, key: str) -> bool:
+        """Say whether the field is there, whatever it holds."""
+        self.known.add(key)
+        return key in self.entries
+
+    def where(self, key: str) -> Place | None:
+        """Give the place of the field's value, or of the mapping when it is missing."""
+        entry = self.entries.get(key)
+        return entry.value.place if entry else self.place
+
+    def node(self, key: str, *, needed: bool = False, example: str = "") -> Node | None:
+        """Give the raw node of a field."""
+        self.known.add(key)
+        entry = self.entries.get(key)
+        if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
+            if needed and not self.broken:
+                state = "is missing" if entry is None else "is empty"
+                self.fault(
+                    f"{self.name(key)} {state}", entry.place if entry else None, hint=f"add {key}: {example}" if example else f"add {key}"
+                )
+            return None
+        return entry.value
+
+    def text(
+        self, key: str, *, needed: bool = False, default: str = "", check: Callable[[str], str] | None = None, example: str = ""
+    ) -> str:
+        """Read one line of text; ``check`` gives the normal form or raises ResourceError without a place."""
+        node = self.node(key, needed=needed, example=example)
+        if node is None:
+            return default
+        value = self._one_line(node, self.name(key))
+        return default if value is None else self.checked(value, node.place, check, default)
+
+    def _one_line(self, node: Node, what: str) -> str | None:
+        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+            quote = " (quote it if it is)" if isinstance(node, Scalar) else ""
+            self.fault(f"{what} is {kind_of(node)} instead of text{quote}", node.place, hint="write one line of text")
+            return None
+        if not node.value or node.value != node.value.strip() or "\n" in node.value:
+            self.fault(f"{what} is empty, has several lines or blanks around it", node.place, hint="write one line of text")
+            return None
+        return node.value
+
+    def checked(self, value: str, place: Place, check: Callable[[str], str] | None, default: str = "") -> str:
+        """Run ``check`` and put its error where the value stands."""
+        if check is None:
+            return value
+        try:
+            return check(value)
+        except ResourceError as error:
+            self.fault(error.message, place, hint=error.hint, reason=error.reason)
+            return default
+
+    def choice(self, key: str, allowed: Iterable[str], *, needed: bool = False, default: str = "", later: Iterable[str] = ()) -> str:
+        """Read one word out of several; words in ``later`` are understood and refused as not available yet."""
+        node = self.node(key, needed=needed, example=" | ".join(allowed))
+        if node is None:
+            return default
+        text = node.text if isinstance(node, Scalar) else ""
+        if text in allowed:
+            return text
+        if text in later:
+            self.fault(f'{self.name(key)} "{text}" is not available in this version', node.place, hint="use " + " or ".join(allowed))
+        else:
+            self.fault(f"{self.name(key)} is {kind_of(node)}", node.place, hint=nearest(text, allowed))
+        return default
+
+    def integer(self, key: str, *, low: int, high: int, default: int) -> int:
+        """Read a whole number between two bounds."""
+        node = self.node(key)
+        if node is None:
+            return default
+        value = self.number(node, self.name(key), low, high)
+        return default if value is None else value
+
+    def number(self, node: Node, what: str, low: int, high: int) -> int | None:
+        """Read a number out of a node."""
+        if not isinstance(node, Scalar) or not isinstance(node.value, int) or isinstance(node.value, bool):
+            self.fault(f"{what} is {kind_of(node)} instead of a number", node.place, hint=f"write a number from {low} to {high}")
+            return None
+        if not low <= node.value <= high:
+            self.fault(f"{what} is {node.value}, outside of {low} to {high}", node.place, hint=f"write a number from {low} to {high}")
+            return None
+        return node.value
+
+    def truth(self, key: str, *, default: bool = False) -> bool:
+        """Read true or false."""
+        node = self.node(key)
+        if node is None:
+            return default
+        if not isinstance(node, Scalar) or not isinstance(node.value, bool):
+            self.fault(f"{self.name(key)} is {kind_of(node)} instead of true or false", node.place, hint="write true or false")
+            return default
+        return node.value
+
+    def duration(self, key: str, *, low_s: int, high_s: int, default_s: int) -> int:
+        """Read a duration in whole seconds; above ``high_s`` it is over-broad."""
+        node = self.node(key)
+        if node is None:
+            return default_s
+        value = seconds(node.text) if isinstance(node, Scalar) else None
+        if value is None:
+            self.fault(f"{self.name(key)} is {kind_of(node)} instead of a duration", node.place, hint="write 90s, 10m, 1h or 30d")
+            return default_s
+        if not low_s <= value <= high_s:
+            reason = Reason.RESOURCE_OVERBROAD if value > high_s else Reason.RESOURCE_MALFORMED
+            bounds = f"write a duration from {low_s}s to {high_s}s"
+            self.fault(
+                f'{self.name(key)} "{kind_of(node).strip(chr(34))}" is outside of {low_s}s to {high_s}s',
+                node.place,
+                hint=bounds,
+                reason=reason,
+            )
+            return default_s
+        return value
+
+    def listing(self, key: str, *, needed: bool = False, example: str = "") -> list[Node]:
+        """Give the nodes of a list; an empty list is an error, as it could be read as "all" or "none"."""
+        node = self.node(key, needed=needed, example=example)
+        if node is None:
+            return []
+        if not isinstance(node, Listing):
+            self.fault(
+                f"{self.name(key)} is {kind_of(node)} instead of a list",
+                node.place,
+                hint="write [one] or a list of lines that begin with -",
+            )
+            return []
+        if not node.items:
+            self.fault(f"{self.name(key)} is an empty list", node.place, hint="leave it out or name something")
+        return list(node.items)
+
+    def texts(self, key: str, *, check: Callable[[str], str] | None = None, needed: bool = False, example: str = "") -> tuple[str, ...]:
+        """Read a list of different texts."""
+        found: dict[str, Any] = {}
+        for node in self.listing(key, needed=needed, example=example):
+            raw = self._one_line(node, self.name(key))
+            value = self.checked(raw, node.place, check) if raw is not None else ""
+            if value in found:
+                self.fault(f'{self.name(key)} names "{value}" twice', node.place, hint="keep one", reason=Reason.RESOURCE_DUPLICATE)
+            if value:
+                found[value] = node
+        return tuple(found)
+
+    def sheet(self, key: str, *, needed: bool = False, example: str = "") -> "Sheet":
+        """Read a mapping inside of this one; missing ones read as empty."""
+        node = self.node(key, needed=needed, example=example)
+        return Sheet(node, self.name(key), self.faults, self.place)
+
+    def close(self) -> None:
+        """Report every field that nobody asked for."""
+        for key, entry in self.entries.items():
+            if key not in self.known:
+                self.fault(f'{self.what or "the document"} has no field "{key}"', entry.place, hint=nearest(key, self.known))

@@ -1,0 +1,235 @@
+"""
+Turn answers into what is printed.
+
+In: the answers of control/api/view.py.  Out: text of at most 80 columns, or JSON or YAML that only grows.  Every value passes ``plain``:
+hosts, paths and names were chosen by strangers.  Colour adds nothing that words do not say.  Pure.
+"""
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+import msgspec
+
+from control.api.view import BindingsView, BindingView, Event, ExplainView, ReloadView, StatusView
+from control.text import harmless_json, plain
+
+WIDTH = 80
+
+
+# ---- documents ---------------------------------------------------------------------------------------------------------------------
+
+
+def document(value: Any, form: str) -> str:
+    """Write a Struct or plain value as ``json`` or ``yaml``, with what text shows beside the fields (``healthy``, ``granted``)."""
+    known = _with_properties(value)
+    if form == "json":
+        return harmless_json(msgspec.json.format(msgspec.json.encode(known), indent=2)).decode() + "\n"
+    from ruamel.yaml import YAML  # noqa: PLC0415  # slow to import
+
+    writer = YAML(typ="safe", pure=True)
+    writer.default_flow_style = False
+    writer.allow_unicode = False  # escapes what a terminal would obey
+    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None; False keeps the order of the fields
+    into = io.StringIO()
+    writer.dump(known, into)
+    return into.getvalue()
+
+
+def json_line(event: Event) -> str:
+    """One event on one line, as the audit file has it."""
+    return harmless_json(msgspec.json.encode(event)).decode() + "\n"
+
+
+def _with_properties(value: Any) -> Any:
+    known = msgspec.to_builtins(value)
+    match value:
+        case StatusView():
+            return {"healthy": value.healthy, "disk_differs": value.disk_differs, **known}
+        case ExplainView():
+            return {"granted": value.granted, **known}
+        case _:
+            return known
+
+
+# ---- text --------------------------------------------------------------------------------------------------------------------------
+
+
+def status(view: StatusView) -> str:
+    """The page an operator reads first: the verdict in the first line, what is wrong last, where the eye stops."""
+    verdict = "healthy" if view.healthy else "NOT HEALTHY"
+    does = f"enforces revision {view.revision}" if view.enforcing else "does not enforce"
+    lines = [f"credwire {plain(view.version)} {does}: {verdict}".replace("  ", " "), ""]
+    rows = []
+    for p in view.processes:
+        name = f"{p.role} {p.worker}" if p.role == "proxy" else p.role
+        rows.append((name, p.pid or "-", p.state, utc(p.since), _thousands(p.rss_kb) if p.rss_kb else "-", p.restarts))
+    lines.append(table(("PROCESS", "PID", "STATE", "SINCE (UTC)", "RSS (kB)", "RESTARTS"), rows, right=(1, 4, 5), empty="no process runs"))
+    if view.counters:
+        counted = [(name, _thousands(count)) for name, count in view.counters.items()]
+        lines.append(table(("COUNTER (since start)", "COUNT"), counted, right=(1,)))
+    if not view.digest_disk:
+        lines.append("resources: those on disk cannot be loaded; the last good set runs")
+    elif view.disk_differs:
+        lines.append("resources: disk differs from what runs; credwire reload would swap it")
+    else:
+        lines.append(f"resources: disk and running are the same ({plain(view.digest_running[:12])})")
+    for line in view.health:
+        lines.append(f"{plain(line.level):<5}{plain(line.says)}")
+        if line.hint and line.level != "ok":
+            lines.append(f"     hint: {plain(line.hint)}")
+    return "\n".join(lines) + "\n"
+
+
+def bindings(view: BindingsView) -> str:
+    """One row per binding."""
+    rows = []
+    for b in view.bindings:
+        hosts = "\n".join(_at_dots(host) for to in b.destinations for host in to.hosts)
+        rows.append((b.name, b.identity, hosts, b.mode, b.lease.state, b.signed, b.refused))
+    heads = ("NAME", "IDENTITY", "HOSTS", "MODE", "LEASE", "SIGNED", "REFUSED")
+    return table(heads, rows, right=(5, 6), empty=f"no binding is in force (revision {view.revision})")
+
+
+def binding(view: BindingView) -> str:
+    """Everything about one binding."""
+    lease = view.lease
+    told = [
+        ("name", view.name),
+        ("identity", f"{view.identity}  {view.spiffe_id}"),
+        ("source", view.source),
+        ("owner", view.owner),
+        ("mode", view.mode),
+        ("delivery", ", ".join(view.delivery)),
+    ]
+    for to in view.destinations:
+        told.append(("destination", f"{', '.join(to.hosts)}  ports {', '.join(map(str, to.ports)) or 'any'}"))
+        told.append(("  methods", ", ".join(to.methods) or "any"))
+        told.append(("  paths", ", ".join(to.paths) or "any"))
+        if to.networks:
+            told.append(("  networks", ", ".join(to.networks)))
+    expires = f", expires {utc(lease.expires_at)}" if lease.expires_at else ""
+    told.append(("lease", f"{lease.state}, issue {lease.issue}{expires}" if lease.issue else lease.state))
+    if lease.principal:
+        told.append(("  principal", lease.principal))
+    if lease.reason and lease.reason != "granted":
+        told.append(("  failed", f"{lease.reason}: {lease.detail}" if lease.detail else lease.reason))
+    told += [
+        ("on lease failure", view.on_lease_failure),
+        ("on daemon down", view.on_daemon_down),
+        ("processes", ", ".join(map(str, view.processes)) or "none bound now"),
+        ("signed", f"{_thousands(view.signed)} requests"),
+        ("refused", f"{_thousands(view.refused)} requests"),
+        ("defined at", view.place),
+    ]
+    return pairs(told)
+
+
+def explain(view: ExplainView) -> str:
+    """The verdict, the steps that led to it, and what to do."""
+    verdict = "granted" if view.granted else f"refused: {plain(view.reason)}"
+    lines = [f"{verdict} ({plain(view.said)})" if view.said and not view.granted else verdict, ""]
+    told = [("identity", view.identity), ("binding", view.binding), *view.facts.items()]
+    if known := pairs(told):
+        lines += [known, ""]
+    if view.steps:
+        rows = [("ok" if s.ok else "NO", s.stage, f"{s.said}\n{s.source}" if s.source else s.said) for s in view.steps]
+        lines.append(table(("", "STAGE", "SAID, AND WHERE"), rows))
+    lines += [event(e) for e in view.events]
+    if view.hint and not view.granted:
+        lines.append(f"hint: {plain(view.hint)}\n")
+    return "\n".join(line.rstrip("\n") for line in lines if line is not None) + "\n"
+
+
+def event(event: Event) -> str:
+    """Two or three lines: when and what, then who asked for what, then the detail."""
+    head = " ".join(filter(None, (utc(event.at), event.event, event.reason or "", f"id {event.id}" if event.id else "")))
+    who = [event.identity, event.binding, f"pid {event.pid}" if event.pid else "", f"uid {event.uid}" if event.uid >= 0 else ""]
+    where = f"{event.host}:{event.port}" if event.port else event.host
+    what = [event.method, where + event.path, str(event.status or ""), f"issue {event.issue}" if event.issue else ""]
+    lines = [head]
+    for parts in (who, [event.script or event.exe], what, [event.detail]):
+        text = "  ".join(part for part in parts if part)
+        if text:
+            lines += _folded(plain(text), "    ")
+    return "\n".join([plain(lines[0]), *lines[1:]]) + "\n"
+
+
+def reload(view: ReloadView) -> str:
+    """What runs now."""
+    digest = f" (digest {plain(view.digest[:12])})" if view.digest else ""
+    if view.swapped:
+        return f"revision {view.revision} runs{digest}\n"
+    return f"nothing changed: revision {view.revision} still runs{digest}\n"
+
+
+# ---- pieces ------------------------------------------------------------------------------------------------------------------------
+
+
+def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = (), empty: str = "") -> str:
+    """A table of at most 80 columns; long values go on in the next line, never cut."""
+    known = [tuple("\n".join(map(plain, str(cell).split("\n"))) for cell in row) for row in rows]
+    if not known:
+        return empty + "\n"
+    from rich.console import Console  # noqa: PLC0415  # slow to import, and most answers are documents or lines
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
+    for number, head in enumerate(heads):
+        made.add_column(Text(head), justify="right" if number in right else "left", overflow="fold")
+    for row in known:
+        made.add_row(*(Text(cell) for cell in row))
+    into = io.StringIO()
+    Console(file=into, width=WIDTH, color_system=None, force_terminal=False, highlight=False, markup=False, emoji=False).print(made)
+    return "\n".join(line.rstrip() for line in into.getvalue().split("\n"))
+
+
+def pairs(told: Iterable[tuple[str, str]]) -> str:
+    """Names and values, one pair a line; empty values are left out."""
+    known = [(name, plain(value)) for name, value in told if value]
+    wide = max((len(name) for name, _ in known), default=0) + 2
+    lines = []
+    for name, value in known:
+        first, *more = _folded(value, "", WIDTH - wide)
+        lines.append(f"{plain(name):<{wide}}{first}")
+        lines += [" " * wide + line for line in more]
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def utc(at: float) -> str:
+    """``2026-11-22T00:00:00Z``; ``-`` for never."""
+    if not at:
+        return "-"
+    try:
+        return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (ValueError, OverflowError, OSError):
+        return f"{at:.0f} s"
+
+
+def _thousands(number: int) -> str:
+    return f"{number:,}".replace(",", " ")
+
+
+def _at_dots(host: str, most: int = 24) -> str:
+    """Break a long host after a dot, so that the parts are still words."""
+    lines = [""]
+    for part in re.findall(r"[^.]*\.?", host):
+        if len(lines[-1]) + len(part) > most and lines[-1]:
+            lines.append("")
+        lines[-1] += part
+    return "\n".join(lines)
+
+
+def _folded(text: str, indent: str, width: int = WIDTH) -> list[str]:
+    """Break at blanks where it can, within words where it must."""
+    room = width - len(indent)
+    lines: list[str] = []
+    while len(text) > room:
+        at = text.rfind(" ", 1, room + 1)
+        at = at if at > 0 else room
+        lines.append(indent + text[:at].rstrip())
+        text = text[at:].lstrip(" ")
+    return [*lines, indent + text]

@@ -1,0 +1,515 @@
+"""
+The agent: knows the kernel's tables, the resources and the grants, and decides whose a connection is.
+
+In: accepted descriptors from the proxies, events from the kernel, resources from disk, questions from people (admin API).
+Out: grants to keys, answers to proxies, audit records, heartbeats.  It never reads a byte that came from the network.
+Root, with the capabilities of confine_io's list.  Without its heartbeat nothing is signed: the kernel, keys and the proxies each look.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import msgspec
+
+from bpf.abi import EventKind, KernelReason, ProcessState, Record
+from bpf.kernel_io import Kernel
+from bpf.record_io import Answer, NoRecord, read_answer
+from control.audit.event import Event, from_fields
+from control.audit.journal_io import Journal
+from control.binding.model import Destination
+from control.daemon import message as m
+from control.daemon.attest_io import Attestor, Verdict
+from control.daemon.beat_io import BEAT_S, beat
+from control.daemon.channel_io import Channel, connect
+from control.daemon.confine_io import confine
+from control.daemon.grants import Grant, Grants
+from control.daemon.greet_io import greet
+from control.daemon.id_io import new_id
+from control.daemon.log_io import log
+from control.daemon.policy_io import Policy
+from control.errors import CredwireError, Refusal
+from control.facts.model import ProcessKey
+from control.identity.model import Identity
+from control.reason import ABOUT, Reason
+from control.units import ExecId, Pid, StartNs, UnixSeconds
+
+RECONNECT_S = 0.05
+KEYS_ANSWER_S = 1.5
+"""Longest wait for keys to take a grant or make a bundle."""
+
+
+class Arrival(NamedTuple):
+    """An accepted connection that a proxy asks about, and what we know of it by now."""
+
+    channel: Channel
+    call: int
+    answer: Answer | None = None
+    verdict: Verdict | None = None
+
+    @property
+    def record(self) -> Record | None:
+        """What the kernel recorded at connect()."""
+        return self.answer.record if self.answer else None
+
+
+_NOTED = ("id", "event", "reason", "binding", "host", "port", "method", "path", "status", "detail")
+"""Fields of ProxyNoted that go into the audit as they are."""
+
+
+class Agent:
+    """One agent.  Everything runs on one asyncio loop; only attestation uses threads."""
+
+    def __init__(self, setup: dict[str, Any]) -> None:
+        self.setup = setup
+        self.run = Path(setup["run"])
+        self.state = Path(setup["state"])
+        self.loop = asyncio.get_running_loop()
+        self.started_at = time.time()
+        self.journal = Journal(self.state / "audit")
+        self.kernel = Kernel.load(
+            pins=Path(setup["pins"]),
+            cache=Path(setup["cache"]),
+            scope=Path(setup["scope"]),
+            daemon_cgroup=Path(setup["daemon_cgroup"]),
+        )
+        self.policy = Policy(Path(setup["resources"]), self.state, setup["trust_domain"], tuple(setup["excluded"]))
+        self.attestor = Attestor(self._settle)
+        self.grants = Grants()
+        self.proxies: dict[int, Channel] = {}
+        self.exchange: Channel | None = None
+        self.keys: Channel | None = None
+        self.leases: dict[tuple[str, str], m.LeaseShown] = {}
+        self.counts: dict[tuple[str, str], int] = {}
+        """(binding, ``signed`` | ``refused``) since start."""
+        self.ailing: Reason | None = None
+        """Why the agent withholds its heartbeat; None when it is well."""
+        self.not_here: list[str] = []
+        """What this machine lacks for full confinement."""
+        self._taken: dict[str, asyncio.Future[None]] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._roles = {role: int(setup["uids"][role]) for role in ("proxy", "exchange")}
+
+    # -- life
+
+    async def serve(self) -> None:
+        """Run until SIGTERM."""
+        stop = asyncio.Event()
+        self.loop.add_signal_handler(signal.SIGTERM, stop.set)
+        self.loop.add_signal_handler(signal.SIGINT, stop.set)
+        self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.reload()))
+        self.policy.load_first()
+        self._enforce()
+        self.kernel.beat()
+        self.loop.add_reader(self.kernel.events_fd(), self._kernel_events)
+        listener = socket.socket(fileno=self.setup["agent_listener"])
+        listener.setblocking(False)
+        self.loop.add_reader(listener.fileno(), self._accept, listener)
+        self.spawn(self._keep_keys())
+        self.spawn(self._beat())
+        self.spawn(beat(self.setup["beat_fd"]))
+        from control.api.server_io import serve as serve_admin  # noqa: PLC0415  # grpc is slow to import: beat first
+        from control.daemon.view_io import AgentView  # noqa: PLC0415
+
+        admin = socket.socket(fileno=self.setup["admin_listener"])
+        server = await serve_admin(AgentView(self), sock=admin, inner=self.run / "admin")
+        self.audit(Event(event="agent-started", revision=int(self.policy.current.revision)))
+        await stop.wait()
+        self.audit(Event(event="agent-stopped", revision=int(self.policy.current.revision)))
+        await server.stop()
+        self.kernel.close()
+
+    def spawn(self, coroutine: Any) -> None:
+        """Run a coroutine beside the rest; what it raises is logged, never lost."""
+        task = self.loop.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log("agent", "task-failed", error=type(error).__name__, detail=str(error), task=task.get_name())
+
+    async def _beat(self) -> None:
+        """Tell the kernel, keys and the proxies that we live, unless we may not say so."""
+        while True:
+            if self.ailing is None:
+                self.kernel.beat()
+                for channel in (self.keys, self.exchange, *self.proxies.values()):
+                    if channel is not None:
+                        channel.send(m.Beat())
+            elif self._journal_works():
+                self.ailing = None
+            await asyncio.sleep(BEAT_S)
+
+    # -- audit
+
+    def audit(self, event: Event) -> None:
+        """Write one record; an audit that cannot be written stops the heartbeat, and so every injection."""
+        try:
+            self.journal.append(event)
+        except CredwireError as error:
+            if self.ailing is None:
+                log("agent", "audit-failed", reason=error.reason, detail=str(error))
+            self.ailing = Reason.AUDIT_UNAVAILABLE
+
+    def _journal_works(self) -> bool:
+        """Try the journal again after a failure."""
+        try:
+            self.journal.append(Event(event="audit-resumed"))
+        except CredwireError:
+            return False
+        return True
+
+    def _audit_of(self, grant: Grant | None, told: dict[str, Any]) -> None:
+        """Write what another process told, with what we know of the grant ourselves: our word goes before theirs."""
+        fields = {"at": time.time(), **told, "revision": int(self.policy.current.revision)}
+        if grant is not None:
+            facts = grant.facts
+            fields |= {
+                "identity": grant.identity,
+                "grant": grant.id[:8],
+                "pid": facts.key.tgid,
+                "uid": facts.uid,
+                "exe": facts.exe.path,
+                "script": facts.script.path if facts.script else "",
+            }
+        else:
+            fields.pop("grant", None)
+        try:
+            self.audit(from_fields(fields))
+        except msgspec.ValidationError as error:
+            log("agent", "audit-field-wrong", speaker_of=told.get("speaker"), detail=str(error))
+
+    # -- channels
+
+    def _accept(self, listener: socket.socket) -> None:
+        with contextlib.suppress(BlockingIOError):
+            sock, _ = listener.accept()
+            greet(self.loop, sock, roles=self._roles, on_greeted=self._welcome, on_stranger=_stranger)
+
+    def _welcome(self, sock: socket.socket, role: str) -> None:
+        channel = Channel(
+            self.loop, sock, peer=role, own="agent", on_message=self._heard, on_closed=self._channel_closed, on_greeted=self._greeted
+        )
+        channel.send(m.Greeted("agent"))
+
+    def _greeted(self, channel: Channel) -> None:
+        if channel.peer == "exchange":
+            self.exchange = channel
+            self.policy.tell_exchange(channel)
+        else:
+            old = self.proxies.get(channel.worker)
+            self.proxies[channel.worker] = channel
+            if old is not None:
+                old.close("replaced by a new worker of the same number")
+        channel.send(m.Beat())
+
+    def _channel_closed(self, channel: Channel, why: str) -> None:
+        log("agent", "channel-closed", peer=channel.peer, worker=channel.worker, why=why)
+        if channel is self.exchange:
+            self.exchange = None
+        elif channel is self.keys:
+            self.keys = None
+            for future in self._taken.values():
+                if not future.done():
+                    future.set_exception(ConnectionResetError(why))
+        elif self.proxies.get(channel.worker) is channel:
+            del self.proxies[channel.worker]
+            for grant in self.grants.of_worker(channel.worker):
+                self.withdraw(grant, Reason.REVOKED)
+
+    async def _keep_keys(self) -> None:
+        """Stay connected to keys; after its restart tell it everything again."""
+        while True:
+            if self.keys is None:
+                try:
+                    sock = await connect(self.run / "keys.sock")
+                except OSError:
+                    await asyncio.sleep(RECONNECT_S)
+                    continue
+                self.keys = Channel(self.loop, sock, peer="keys", own="agent", on_message=self._heard, on_closed=self._channel_closed)
+                self.keys.send(m.Greeted("agent"))
+                self.keys.send(m.Beat())
+                await self._tell_keys()
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _tell_keys(self) -> None:
+        keys = self.keys
+        if keys is None:
+            return
+        self.policy.tell_keys(keys)
+        for grant in self.grants:
+            keys.send(_issued(grant))
+        try:
+            await self.policy.publish(keys, self.run, self.setup["issuer_url"])
+        except (TimeoutError, ConnectionResetError, OSError) as error:
+            log("agent", "publish-failed", error=type(error).__name__, detail=str(error))
+
+    def _heard(self, channel: Channel, message: Any, fds: list[int]) -> None:
+        match message:
+            case m.ConnectionAccepted() if channel.peer == "proxy" and len(fds) == 1:
+                self.spawn(self._connection(Arrival(channel, message.call), socket.socket(fileno=fds.pop())))
+            case m.ConnectionClosed():
+                self._closed(channel, message.grant)
+            case m.ProxyNoted():
+                self._noted(channel, message)
+            case m.GrantTaken():
+                if (future := self._taken.get(message.grant)) is not None and not future.done():
+                    future.set_result(None)
+            case m.Audited():
+                self._audited(channel, message.event)
+            case m.LeaseShown():
+                self.leases[(message.source, message.identity)] = message
+            case _:
+                pass  # a late answer to a call that was given up
+        for fd in fds:
+            os.close(fd)
+
+    # -- a connection
+
+    async def _connection(self, arrival: "Arrival", sock: socket.socket) -> None:
+        """Find out whose the accepted connection is and answer the proxy."""
+        try:
+            answer = read_answer(sock)
+            arrival = arrival._replace(answer=answer)
+            if answer.reason is not KernelReason.GRANTED:
+                self._refuse(arrival, Reason(answer.reason.slug))
+                return
+            verdict = await self.attest(answer.record)
+            await self._decide(arrival._replace(verdict=verdict))
+        except NoRecord:
+            self._refuse(arrival, Reason.NO_RECORD, _peer_text(sock))
+        except (TimeoutError, ConnectionResetError):
+            self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
+        finally:
+            sock.close()
+
+    async def attest(self, record: Record) -> Verdict:
+        """Attest the process that owns the connection."""
+        key = ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id))
+        return await self.attestor.attest(key, record.uid, record.gid, self.kernel.script_text(record.script_id))
+
+    async def _decide(self, arrival: "Arrival") -> None:
+        record, verdict = arrival.record, arrival.verdict
+        assert record is not None  # noqa: S101  # _connection read it
+        assert verdict is not None  # noqa: S101  # and attested
+        passed = m.ConnectionPassed(arrival.call, Reason.IDENTITY_NONE, record.address, record.port)
+        if verdict.identity is None:
+            refusal = verdict.refusal or Refusal(Reason.IDENTITY_NONE)
+            if refusal.reason is Reason.IDENTITY_NONE:
+                arrival.channel.send(passed)
+            else:
+                self._refuse(arrival, refusal.reason, refusal.detail)
+            return
+        destinations = self.policy.destinations(verdict.identity.name)
+        if not destinations:
+            arrival.channel.send(msgspec.structs.replace(passed, reason=Reason.DESTINATION_UNKNOWN))
+        elif len(self.grants.of_process(record.tgid)) >= self.setup["connections_per_process"]:
+            self._refuse(arrival, Reason.QUOTA_EXCEEDED)
+        elif self.keys is None:
+            self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
+        else:
+            await self._grant(arrival, self.keys, verdict.identity, destinations)
+
+    async def _grant(
+        self, arrival: "Arrival", keys: Channel, identity: Identity, destinations: tuple[tuple[str, Destination], ...]
+    ) -> None:
+        """Make a grant, let keys take it, and only then tell the proxy."""
+        record, verdict = arrival.record, arrival.verdict
+        assert record is not None  # noqa: S101  # _decide looked
+        assert verdict is not None  # noqa: S101  # _decide looked
+        assert verdict.facts is not None  # noqa: S101  # an identity was found in them
+        grant = Grant(
+            id=secrets.token_hex(16),
+            worker=arrival.channel.worker,
+            identity=identity.name,
+            bindings=tuple(dict.fromkeys(name for name, _ in destinations)),
+            facts=verdict.facts,
+            peer=record.address,
+            port=record.port,
+            revision=self.policy.current.revision,
+            at=UnixSeconds(time.time()),
+        )
+        taken: asyncio.Future[None] = self.loop.create_future()
+        self._taken[grant.id] = taken
+        self.grants.add(grant)
+        try:
+            keys.send(_issued(grant))
+            await asyncio.wait_for(taken, KEYS_ANSWER_S)
+        except (TimeoutError, ConnectionResetError):
+            self.grants.drop(grant.id)
+            raise
+        finally:
+            del self._taken[grant.id]
+        if arrival.channel.closed or self.grants.get(grant.id) is None:  # the worker died or a reload withdrew it meanwhile
+            self.withdraw(grant, Reason.REVISION_OLD)
+            self._refuse(arrival, Reason.REVISION_OLD)
+            return
+        revision = int(grant.revision)
+        arrival.channel.send(
+            m.ConnectionGranted(arrival.call, grant.id, identity.name, identity.egress, revision, record.address, record.port, destinations)
+        )
+
+    def _refuse(self, arrival: "Arrival", reason: Reason, detail: str = "") -> None:
+        refusal_id = new_id()
+        facts = arrival.verdict.facts if arrival.verdict else None
+        record = arrival.record
+        self.audit(
+            Event(
+                id=refusal_id,
+                event="connection-refused",
+                reason=reason,
+                pid=record.tgid if record else 0,
+                uid=record.uid if record else -1,
+                exe=facts.exe.path if facts else "",
+                script=facts.script.path if facts and facts.script else "",
+                host=record.address if record else "",
+                port=record.port if record else 0,
+                revision=int(self.policy.current.revision),
+                detail=detail,
+                hint=ABOUT[reason].hint,
+            )
+        )
+        arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
+
+    def _closed(self, channel: Channel, grant_id: str) -> None:
+        grant = self.grants.get(grant_id)
+        if grant is not None and grant.worker == channel.worker:
+            self.grants.drop(grant_id)
+            if self.keys is not None:
+                self.keys.send(m.GrantWithdrawn(grant_id, Reason.GRANTED))
+
+    def withdraw(self, grant: Grant, reason: Reason) -> None:
+        """Take a grant back everywhere: keys first, because keys is what signs."""
+        self.grants.drop(grant.id)
+        if self.keys is not None:
+            self.keys.send(m.GrantWithdrawn(grant.id, reason))
+        proxy = self.proxies.get(grant.worker)
+        if proxy is not None:
+            proxy.send(m.GrantWithdrawn(grant.id, reason))
+
+    # -- what the others tell
+
+    def _noted(self, channel: Channel, note: m.ProxyNoted) -> None:
+        grant = self.grants.whose(note.grant)
+        if grant is not None and grant.worker != channel.worker:
+            grant = None
+        if note.reason is not Reason.GRANTED and note.binding:
+            self.counts[(note.binding, "refused")] = self.counts.get((note.binding, "refused"), 0) + 1
+        hint = "" if note.reason is Reason.GRANTED else ABOUT[note.reason].hint
+        told = {name: getattr(note, name) for name in _NOTED}
+        self._audit_of(grant, {**told, "hint": hint, "speaker": "proxy"})
+
+    def _audited(self, channel: Channel, told: dict[str, Any]) -> None:
+        grant = self.grants.whose(str(told.get("grant", "")))
+        if told.get("event") == "request-signed":
+            key = (str(told.get("binding", "")), "signed")
+            self.counts[key] = self.counts.get(key, 0) + 1
+        self._audit_of(grant, {**told, "speaker": channel.peer})
+
+    def _kernel_events(self) -> None:
+        """Read the kernel's hints: the tables are the truth, these only make us look sooner."""
+        for event in self.kernel.drain():
+            match event.kind:
+                case EventKind.EXEC | EventKind.EXIT:
+                    for grant in self.grants.of_process(event.tgid):
+                        key = grant.facts.key
+                        if event.kind is EventKind.EXIT or (key.start_ns, key.exec_id) != (event.start_ns, event.exec_id):
+                            self.withdraw(grant, Reason.PROCESS_CHANGED)
+                case EventKind.REFUSED if event.reason is KernelReason.PROTOCOL_UNSUPPORTED:
+                    pass  # counted; getaddrinfo() probes each address by a UDP connect, a line for each would bury the others
+                case EventKind.REFUSED:
+                    reason = Reason(event.reason.slug)
+                    told = {"id": new_id(), "event": "connection-refused", "reason": reason, "pid": event.tgid, "uid": event.uid}
+                    told |= {"host": event.address, "port": event.port, "speaker": "kernel", "hint": ABOUT[reason].hint}
+                    self._audit_of(None, told)
+                case _:
+                    pass
+
+    def _settle(self, key: ProcessKey, found: Identity | Refusal) -> bool:
+        if isinstance(found, Identity):
+            return self.kernel.settle(key.tgid, key.start_ns, key.exec_id, ProcessState.BOUND, self.policy.identity_number(found.name))
+        state = ProcessState.UNBOUND if found.reason is Reason.IDENTITY_NONE else ProcessState.PENDING
+        return self.kernel.settle(key.tgid, key.start_ns, key.exec_id, state, 0)
+
+    # -- the running set
+
+    def _enforce(self) -> None:
+        """Put the running set into force: attestor, kernel, and who may connect where."""
+        current = self.policy.current
+        self.attestor.use(current.identities, current.revision)
+        self.kernel.swap_filters(
+            self.policy.filters(), ports=self.policy.ports(), excluded=self.policy.excluded, revision=int(current.revision)
+        )
+        self.kernel.configure(
+            port4=self.setup["listen_port"],
+            port6=self.setup["listen_port"],
+            agent_tgid=os.getpid(),
+            stale_ns=int(self.setup["stale_s"] * 1e9),
+            enforce=True,
+        )
+
+    async def reload(self, by: str = "SIGHUP") -> list[str]:
+        """
+        Read the resources again and swap the whole set, or keep the running one.
+
+        Gives the errors as lines; empty when the new set runs.
+        """
+        before = {i.name: self.policy.fingerprint(i.name) for i in self.policy.current.identities}
+        errors = self.policy.reload()
+        if errors:
+            said = f"{errors[0]} (asked by {by})"
+            self.audit(Event(id=new_id(), event="reload-refused", reason=Reason.RESOURCE_MALFORMED, detail=said))
+            return errors
+        self._enforce()
+        if self.exchange is not None:
+            self.policy.tell_exchange(self.exchange)
+        for grant in self.grants:
+            if self.policy.fingerprint(grant.identity) != before.get(grant.identity):
+                self.withdraw(grant, Reason.REVISION_OLD)
+        await self._tell_keys()
+        self.audit(Event(id=new_id(), event="reloaded", revision=int(self.policy.current.revision), detail=f"asked by {by}"))
+        return []
+
+
+def _stranger(why: str) -> None:
+    log("agent", "stranger-refused", why=why)
+
+
+def _issued(grant: Grant) -> m.GrantIssued:
+    return m.GrantIssued(grant.id, grant.identity, grant.bindings, grant.facts.key, grant.revision)
+
+
+def _peer_text(sock: socket.socket) -> str:
+    try:
+        host, port = sock.getpeername()[:2]
+    except OSError:
+        return "a peer that is gone"
+    return f"connected straight to the listener from {host} port {port}"
+
+
+async def _main(setup: dict[str, Any]) -> None:
+    agent = Agent(setup)
+    agent.not_here = confine("agent", 0, 0, parent=os.getppid())
+    for line in agent.not_here:
+        log("agent", "not-here", what=line)
+    await agent.serve()
+
+
+def main() -> int:
+    """Entry of the agent process: argv[1] is the setup."""
+    asyncio.run(_main(json.loads(sys.argv[1])))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,155 @@
+"""
+Carry bytes both ways without looking.
+
+In: an accepted socket whose bytes are all still there, and the address the client had asked for.  Out: how it ended.
+What the kernel would have told the client, it is told: a far side that cannot be reached or that resets gives a reset, half-close stays
+half-close, a slow reader slows its writer.  No credential ever comes near this file.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Callable
+
+from control.reason import Reason
+from control.wire.limits import Limits
+
+_RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER on, zero seconds: close() sends RST (socket(7))."""
+
+
+def reset_on_close(sock: socket.socket) -> None:
+    """Let the far end see a reset when ``sock`` is closed."""
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    except OSError:  # it is gone already
+        pass
+
+
+def reset(sock: socket.socket) -> None:
+    """Close so that the far end sees a reset."""
+    reset_on_close(sock)
+    sock.close()
+
+
+class _Side(asyncio.Protocol):
+    """One of the two connections."""
+
+    def __init__(self, splice: "Splice", sock: socket.socket) -> None:
+        self.splice, self.sock = splice, sock
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+        self.ended = False
+        """It will send no more."""
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Reading waits until both sides are up."""
+        self.transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
+        transport.set_write_buffer_limits(high=self.splice.limits.write_high)  # type: ignore[attr-defined]  # same
+        transport.pause_reading()  # type: ignore[attr-defined]  # same
+
+    def data_received(self, data: bytes) -> None:
+        """Hand on."""
+        self.splice.moved()
+        if self.other is not None and self.other.transport is not None and not self.other.closed:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        """Hand the half-close on; keep the other direction."""
+        self.ended = True
+        other = self.other
+        if other is None or other.transport is None or other.closed:
+            return False
+        other.transport.write_eof()
+        if other.ended:
+            self.splice.finish()
+        return True
+
+    def pause_writing(self) -> None:
+        """This side reads slowly: slow the other."""
+        if self.other is not None and self.other.transport is not None and not self.other.closed:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """This side has caught up."""
+        if self.other is not None and self.other.transport is not None and not self.other.closed:
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, error: BaseException | None) -> None:
+        """A close is a close, anything else is a reset for the other side."""
+        self.closed = True
+        self.splice.lost(self, error)
+
+
+class Splice:
+    """One client and its far side."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, *, on_end: Callable[["Splice"], None]) -> None:
+        self.loop, self.limits = loop, limits
+        self.last_moved = loop.time()
+        self._on_end = on_end
+        self._sides: tuple[_Side, ...] = ()
+        self._finished = False
+
+    async def run(self, client: socket.socket, address: str, port: int) -> Reason:
+        """Connect and start; the client's socket is ours from here.  Says GRANTED, or why the far side could not be reached."""
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        far = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            async with asyncio.timeout(self.limits.splice_connect_s):
+                await self.loop.sock_connect(far, (address, port))
+            for sock in (client, far):
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        except (OSError, TimeoutError) as error:
+            far.close()
+            reset(client)
+            self._end()
+            return Reason.UPSTREAM_TIMEOUT if isinstance(error, TimeoutError) else Reason.UPSTREAM_UNREACHABLE
+        except BaseException:  # cancelled: neither socket may live on
+            far.close()
+            reset(client)
+            raise
+        near_side, far_side = _Side(self, client), _Side(self, far)
+        near_side.other, far_side.other = far_side, near_side
+        self._sides = (near_side, far_side)
+        self.moved()
+        await self.loop.connect_accepted_socket(lambda: far_side, far)
+        await self.loop.connect_accepted_socket(lambda: near_side, client)
+        for side in self._sides:
+            if side.transport is not None and not side.closed:
+                side.transport.resume_reading()
+        return Reason.GRANTED
+
+    def moved(self) -> None:
+        """Note that bytes moved."""
+        self.last_moved = self.loop.time()
+
+    def finish(self) -> None:
+        """Both directions have ended: close once all is flushed."""
+        for side in self._sides:
+            if side.transport is not None and not side.closed:
+                side.transport.close()
+
+    def cut(self) -> None:
+        """Reset both sides."""
+        for side in self._sides:
+            if side.transport is not None and not side.closed:
+                reset_on_close(side.sock)
+                side.transport.abort()
+
+    def lost(self, side: _Side, error: BaseException | None) -> None:
+        """One side is gone."""
+        other = side.other
+        if other is not None and not other.closed and other.transport is not None:
+            if error is not None or not side.ended:
+                self.cut()
+            else:
+                other.transport.close()
+        if all(s.closed for s in self._sides):
+            self._end()
+
+    def _end(self) -> None:
+        if not self._finished:
+            self._finished = True
+            self._on_end(self)

@@ -1,0 +1,263 @@
+"""What transcripts cannot show: pipes, signals, following, completion, start-up, and private CAs that stay trusted."""
+
+import contextlib
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+import pytest
+
+from control.audit.event import Event
+from control.cli import main as top
+from control.cli import render, trust
+from control.cli.configuration import document
+from control.cli.failure import Exit
+from control.daemon.config import Config, Public, read_config
+from control.reason import Reason
+from tests.unit.api.small import AT, Small
+from tests.unit.cli.stage import Stage, staged
+
+
+@pytest.fixture
+def stage(tmp_path: Path):
+    with staged(tmp_path) as both:
+        yield both
+
+
+def command(stage: Stage, *arguments: str, **more: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "control.cli.main", *arguments],
+        env=stage.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **more,  # type: ignore[arg-type]
+    )  # fmt: skip
+
+
+def commands() -> list[tuple[str, click.Command]]:
+    """Every command of the tree with its full name."""
+    found: list[tuple[str, click.Command]] = [("credwire", top.credwire)]
+    context = click.Context(top.credwire)
+    for name in top.credwire.list_commands(context):
+        made = top.credwire.get_command(context, name)
+        assert made
+        found.append((f"credwire {name}", made))
+        if isinstance(made, click.Group):
+            found += [(f"credwire {name} {inner}", sub) for inner, sub in made.commands.items()]
+    return found
+
+
+def examples() -> list[str]:
+    return [line.strip() for _, made in commands() for line in (made.help or "").splitlines() if line.strip().startswith("credwire ")]
+
+
+def test_following_prints_what_comes_until_interrupted(stage: tuple[Stage, Small]) -> None:
+    """``audit tail -f`` prints each event as it happens; ^C ends it without a word and with 130."""
+    with command(stage[0], "audit", "tail", "-n", "1", "-f", "-o", "json") as child:
+        assert child.stdout and child.stderr
+        assert '"id":"fedcba9876543210"' in child.stdout.readline()
+        stage[1].append(Event(at=AT, id="aa", event="request-refused", reason=Reason.PATH_NOT_ALLOWED))
+        assert '"id":"aa"' in child.stdout.readline()
+        child.send_signal(signal.SIGINT)
+        assert child.wait(10) == Exit.INTERRUPTED
+        assert child.stderr.read() == ""
+
+
+def test_closed_pipe_is_quiet(stage: tuple[Stage, Small]) -> None:
+    """A reader that goes away ends the command without a traceback."""
+    with command(stage[0], "audit", "tail", "-f", "-o", "json") as child:
+        assert child.stdout and child.stderr
+        child.stdout.readline()
+        child.stdout.close()
+        for number in range(3):
+            stage[1].append(Event(at=AT, id=str(number), event="request-refused"))
+        assert child.wait(10) == Exit.PIPE_CLOSED
+        assert child.stderr.read() == ""
+
+
+def test_full_disk_is_said(stage: tuple[Stage, Small]) -> None:
+    """An answer that cannot be written is an error, not a success."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "control.cli.main", "status"],
+            env=stage[0].environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (1, "credwire: error: the answer cannot be written: No space left on device\n")
+
+
+def test_stuck_daemon_is_unreachable(stage: tuple[Stage, Small], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon that is stopped (it accepts and never answers) ends in exit code 3, not in waiting."""
+    import control.api.client_io
+
+    monkeypatch.setattr(control.api.client_io.Admin.__init__, "__kwdefaults__", {"answer_s": 0.3})
+    stage[1]._loop.call_soon_threadsafe(stage[1].view.stuck.clear)
+    code, out, err = stage[0].within(["status"])
+    stage[1]._loop.call_soon_threadsafe(stage[1].view.stuck.set)
+    assert (code, out) == (Exit.UNREACHABLE, "")
+    assert "does not answer" in err
+
+
+def test_every_example_in_help_runs(stage: tuple[Stage, Small]) -> None:
+    """Each example of each help text ends in 0 where the daemon is healthy and there is one bundle."""
+    stage[0].bundle("oci-cli")
+    told = examples()
+    assert len(told) > 15
+    for line in told:
+        came = stage[0].play(line.replace("validate .", f"validate {stage[0].directory}/good"))
+        assert came.endswith("[exit 0]\n"), line + "\n" + came
+
+
+def test_help_has_examples_and_fits(stage: tuple[Stage, Small]) -> None:
+    """Every command's help shows an example and stays within 80 columns; the overview says the command's own first sentence."""
+    for name, _ in commands():
+        code, out, _ = stage[0].within([*name.split()[1:], "--help"])
+        assert code == 0
+        assert "Examples:" in out, name
+        assert max(map(len, out.splitlines())) <= 80, name
+    for jobs in top.JOBS.values():
+        for name, entry in jobs.items():
+            made = top.credwire.get_command(click.Context(top.credwire), name)
+            assert made and made.help and made.help.splitlines()[0] == entry.says
+
+
+def test_completion_knows_the_commands(stage: tuple[Stage, Small]) -> None:
+    """The shell function exists, and completion offers commands and options."""
+
+    def complete(**more: str) -> str:
+        return subprocess.run(
+            [sys.executable, "-m", "control.cli.main"], env={**stage[0].environment, **more}, capture_output=True, text=True, check=True
+        ).stdout
+
+    words = {"COMP_WORDS": "credwire bi", "COMP_CWORD": "1"}
+    assert complete(_CREDWIRE_COMPLETE="bash_complete", **words) == "plain,binding\n"
+    assert "_CREDWIRE_COMPLETE=bash_complete" in complete(_CREDWIRE_COMPLETE="zsh_source").replace("zsh_complete", "bash_complete")
+
+
+def test_start_is_quick_and_imports_late() -> None:
+    """The overview needs none of the slow packages, and at most 150 ms of CPU (the best of five: a busy machine does not decide)."""
+    slow = "{'grpc', 'rich', 'cryptography', 'ruamel', 'msgspec', 'google', 'asyncio'}"
+    program = (
+        "import sys, contextlib, io, time\n"
+        "from control.cli.main import run\n"
+        "with contextlib.redirect_stdout(io.StringIO()): run(['--help'])\n"
+        f"print(time.process_time(), sorted({slow} & set(sys.modules)))"
+    )
+    best = 9.9
+    for _ in range(5):
+        seconds, _, late = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.partition(" ")
+        assert late == "[]\n"
+        best = min(best, float(seconds))
+    assert best <= 0.150
+
+
+def test_no_answer_is_wider_than_80_columns(stage: tuple[Stage, Small]) -> None:
+    """Tables and pages for eyes fit, also with long names."""
+    for arguments in (
+        ["status"],
+        ["binding", "list"],
+        ["binding", "show", "oci-cli-prod"],
+        ["audit", "tail"],
+        ["explain", "fedcba9876543210"],
+    ):
+        code, out, _ = stage[0].within(arguments)
+        assert code == 0
+        assert max(map(len, out.splitlines())) <= render.WIDTH
+    wide = render.table(("NAME", "HOSTS"), [("n" * 63, "h" * 253)])
+    assert max(map(len, wide.splitlines())) <= render.WIDTH
+    assert wide.count("h") == 253
+
+
+def test_private_ca_of_the_environment_stays_trusted(stage: tuple[Stage, Small]) -> None:
+    """A bundle the environment names is joined to ours in a file of the user's; without one our own file is named; nothing is empty."""
+    ours = stage[0].bundle("oci-cli")
+    private = stage[0].bundle("private", "corporate").rename(stage[0].directory / "corp.pem")
+    code, plain_out, _ = stage[0].within(["ca", "env"])
+    assert code == 0
+    assert f"export SSL_CERT_FILE={ours}\n" in plain_out
+    stage[0].environment["SSL_CERT_FILE"] = str(private)
+    stage[0].environment["REQUESTS_CA_BUNDLE"] = ""
+    code, out, err = stage[0].within(["ca", "env"])
+    assert (code, err) == (0, "")
+    path = Path(out.partition("=")[2].splitlines()[0])
+    assert path.parent == stage[0].directory / "home" / ".cache" / "credwire"
+    assert trust.certificates(path.read_bytes()) == trust.certificates(ours.read_bytes()) + trust.certificates(private.read_bytes())
+    assert not re.search(r"=$", out, re.MULTILINE)
+    again = stage[0].within(["ca", "env"])[1]
+    assert again == out
+    stage[0].environment["SSL_CERT_FILE"] = "/nowhere.pem"
+    code, out, err = stage[0].within(["ca", "env"])
+    assert code == 0
+    assert "/nowhere.pem, which the environment trusts, cannot be read" in err
+    assert f"export SSL_CERT_FILE={ours}\n" in out
+
+
+@pytest.mark.parametrize("content", [b"", b"\n", b"no certificate here\n"])
+def test_empty_bundle_is_refused(stage: tuple[Stage, Small], content: bytes) -> None:
+    """A bundle without a certificate is never handed on: an empty one turns verification off in some clients."""
+    (stage[0].state / "ca" / "oci-cli.pem").write_bytes(content)
+    for arguments in (["ca", "env"], ["ca", "show"], ["ca", "env", "-o", "json"]):
+        code, out, err = stage[0].within(arguments)
+        assert (code, out) == (1, "")
+        assert "holds no certificate" in err
+    with pytest.raises(ValueError, match="never empty"):
+        trust.settings("")
+
+
+def test_ca_show_tells_binding_cas_from_other_roots(stage: tuple[Stage, Small]) -> None:
+    """The CA of the binding is shown with its names and end; the roots around it are counted."""
+    path = stage[0].bundle("oci-cli")
+    with contextlib.suppress(FileNotFoundError):
+        path.write_bytes(Path("/etc/ssl/certs/ca-certificates.crt").read_bytes() + path.read_bytes())
+    _, out, _ = stage[0].within(["ca", "show"])
+    row = next(line for line in out.splitlines() if line.startswith("oci-cli-prod"))
+    assert re.fullmatch(r"oci-cli-prod  test-1\.cloud\.test  2027-11-\d\dT\d\d:\d\d:\d\dZ  [0-9a-f]{16}", row)
+    assert stage[0].within(["ca", "show", "--pem"])[1].startswith("-----BEGIN")
+
+
+def test_configuration_reads_back() -> None:
+    """What ``config show`` prints is the configuration again, for defaults and for a full one."""
+    full = Config(trust_domain="corp.example", stale_after_s=3, proxy_workers=2, public=Public("::1", 8443, "/c.pem", "/k.pem"))
+    for config in (Config(), full):
+        again, faults = read_config(
+            "x", render.document(document(config), "yaml").replace("public: null", "public:").replace("issuerUrl: ''", "issuerUrl:")
+        )
+        assert faults == []
+        assert again == config
+
+
+def test_documents_are_harmless_on_a_terminal() -> None:
+    """JSON and YAML escape what a terminal would obey; both read back as the same value."""
+    import json
+
+    from ruamel.yaml import YAML
+
+    evil = {"path": "\x1b[2J\x9b\u202e\x7f é"}
+    for form, read in (("json", json.loads), ("yaml", lambda text: YAML(typ="safe", pure=True).load(io.StringIO(text)))):
+        text = render.document(evil, form)
+        assert not set("\x1b\x9b\u202e\x7f") & set(text)
+        assert read(text) == evil
+
+
+def test_run_keeps_the_process(stage: tuple[Stage, Small]) -> None:
+    """``run`` executes in its own place: the pid is the same, so that whoever waits for it waits for the command."""
+    stage[0].bundle("oci-cli")
+    with command(stage[0], "run", "-q", "--", "sh", "-c", "echo $$") as child:
+        assert child.stdout
+        assert int(child.stdout.read()) == child.pid
+    assert os.environ.get("CREDWIRE_SOCKET") is None
+
+
+def test_page_of_the_command_line_says_what_is_there() -> None:
+    """docs/cli.md: every command, every exit code and every variable, and no others."""
+    page = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+    told = {" ".join(re.findall(r"^[a-z ]+", line)[0].split()) for line in re.findall(r"^\| `(credwire [^`]*)`", page, re.MULTILINE)}
+    leaves = {name for name, made in commands() if not isinstance(made, click.Group)}
+    assert told == leaves
+    assert [int(code) for code in re.findall(r"^\| (\d+) \|", page, re.MULTILINE)] == [int(code) for code in Exit]
+    assert dict(re.findall(r"^\| ([A-Z_]+) \| (.*) \|$", page, re.MULTILINE)) == trust.VARIABLES

@@ -1,0 +1,46 @@
+#!/bin/sh
+# Install what the project needs: Debian packages (as root only) and a virtual environment in .venv.
+#
+# In: nothing, or "check" to leave Debian's packages alone.  Out: .venv with every pin of pyproject.toml.
+# Idempotent: a second run looks and does nothing.  The environment sees the system's packages because bcc is one of them.
+set -eu
+cd "$(dirname "$0")/.."
+mode=${1:-all}
+packages="python3 python3-venv python3-bpfcc bpftool iproute2 ca-certificates procps util-linux curl"
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+
+if [ "$mode" = all ] && [ "$(id -u)" = 0 ]; then
+  missing=""
+  for p in $packages; do
+    dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
+  done
+  if [ -n "$missing" ]; then
+    say "installing Debian packages:$missing"
+    log=$(mktemp)
+    if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
+      tail -n 20 "$log" >&2
+      say "error: apt-get failed; the lines above say why"
+      rm -f "$log"
+      exit 1
+    fi
+    rm -f "$log"
+  fi
+elif [ "$mode" = all ]; then
+  say "not root: Debian packages are left alone"
+fi
+
+stamp=$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
+if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
+  if [ ! -x .venv/bin/python ]; then
+    say "making .venv"
+    /usr/bin/python3 -m venv --system-site-packages .venv || {
+      say "error: python3 -m venv failed; hint: apt-get install python3-venv"
+      exit 1
+    }
+  fi
+  say "installing the pinned Python packages into .venv"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools==84.2.1"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+  printf '%s' "$stamp" >.venv/stamp
+fi
