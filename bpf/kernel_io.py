@@ -410,6 +410,10 @@ class Kernel:
 
     # -- what happened
 
+    def map_fd(self, number: MapNumber) -> int:
+        """Give a map's descriptor, which stays ours: for tests and diagnosis."""
+        return self._maps[number]
+
     def events_fd(self) -> int:
         """Readable when there are events."""
         return self._maps[MapNumber.EVENTS]

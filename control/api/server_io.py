@@ -37,7 +37,11 @@ from control.reason import ABOUT, Kind, Reason
 MAX_CALLERS = 64
 """Connections at once."""
 MAX_CALLERS_PER_UID = 16
-"""Of one user; root has the rest to itself."""
+"""Of one user other than root."""
+KEPT_FOR_ROOT = 16
+"""Places that others together cannot take."""
+NOTE_EVERY_S = 1.0
+"""Refusals of one user are noted this often at most: the audit is not theirs to fill."""
 MAX_QUESTION = 64 << 10
 """Bytes of one question."""
 MAX_TAIL = 10_000
@@ -86,9 +90,10 @@ class AdminServer:
         self._inner = _own_directory(inner) / f"grpc-{secrets.token_hex(4)}.sock"
         self._relays: dict[str, tuple[Caller, Peer]] = {}
         self._per_uid: Counter[int] = Counter()
+        self._noted: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._grpc = grpc.aio.server(
-            interceptors=(_Gate(self.caller, view.refused),),
+            interceptors=(_Gate(self.caller, self._note),),
             options=(
                 ("grpc.max_receive_message_length", MAX_QUESTION),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -148,24 +153,38 @@ class AdminServer:
                 return  # it ended, or may not be looked at: there is nobody to answer
             owned.callback(peer.close)
             caller = Caller(min(self._rules.role(peer.uid, peer.gids), self._most), peer.uid, peer.pid)
-            mine = self._per_uid[peer.uid]
-            if self._per_uid.total() >= MAX_CALLERS or (mine >= MAX_CALLERS_PER_UID and peer.uid != 0):
-                await _refuse(
-                    sock, refusal.RESOURCE_EXHAUSTED, Reason.QUOTA_EXCEEDED, "too many connections to the admin socket", "try again"
-                )
+            if self._full(peer.uid):
+                if len(self._tasks) <= 2 * MAX_CALLERS:  # else too many are being told so already
+                    said = "too many connections to the admin socket"
+                    await _refuse(sock, refusal.RESOURCE_EXHAUSTED, Reason.QUOTA_EXCEEDED, said, "close one and try again")
                 return
             self._per_uid[peer.uid] += 1
             try:
                 if caller.role is Role.NONE:
                     said = f"uid {peer.uid} may not use the admin socket"
                     if await _refuse(sock, refusal.PERMISSION_DENIED, None, said, f"open to {WHO[Role.VIEW]}"):
-                        await self._view.refused(caller, "")
+                        await self._note(caller, "")
                 else:
                     await self._relay(sock, caller, peer)
             finally:
                 self._per_uid[peer.uid] -= 1
                 if not self._per_uid[peer.uid]:
                     del self._per_uid[peer.uid]
+
+    def _full(self, uid: int) -> bool:
+        taken = self._per_uid.total()
+        if uid == 0:
+            return taken >= MAX_CALLERS
+        return taken >= MAX_CALLERS - KEPT_FOR_ROOT or self._per_uid[uid] >= MAX_CALLERS_PER_UID
+
+    async def _note(self, caller: Caller, method: str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._noted.get(caller.uid, -NOTE_EVERY_S) < NOTE_EVERY_S:
+            return
+        if len(self._noted) >= 1024:
+            self._noted.clear()
+        self._noted[caller.uid] = now
+        await self._view.refused(caller, method)
 
     async def _relay(self, sock: socket.socket, caller: Caller, peer: Peer) -> None:
         name = peer_name(caller, secrets.token_hex(8))

@@ -89,7 +89,7 @@ ROLES = {
     "keys": Role((), network=False, landlock=True, refused=_LEAF),
     "exchange": Role((), network=True, landlock=True, refused=_LEAF),
     "proxy": Role((), network=True, landlock=True, refused=_LEAF),
-    "public": Role((), network=True, landlock=True, refused=_LEAF),
+    "public": Role((), network=False, landlock=True, refused=_LEAF),  # its listener is handed to it, and it calls nobody
 }
 """
 Role to what it keeps.

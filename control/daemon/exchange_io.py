@@ -24,7 +24,7 @@ from control.credential.source.model import Failed, Yielded
 from control.daemon import message as m
 from control.daemon.beat_io import beat
 from control.daemon.channel_io import Channel, connect
-from control.daemon.confine_io import confine
+from control.daemon.confine_io import confine, scrub_environment
 from control.daemon.https_io import TOTAL_S, post
 from control.daemon.id_io import new_id
 from control.daemon.log_io import log
@@ -36,6 +36,8 @@ from control.secret import Secret
 RECONNECT_S = 0.1
 FLIGHTS_MOST = 64
 """Exchanges at once (docs/limits.md); leases make one flight each, so more than this is a thousand bindings starting together."""
+RULES_S = 1.0
+"""A wish that comes before its source waits this long: keys and we hear of a set on channels of our own."""
 _SPEAKER = "exchange"
 
 
@@ -47,6 +49,7 @@ class ExchangeSetup(msgspec.Struct, frozen=True):
     beat_fd: int
     uids: dict[str, int]
     timeout_s: float = TOTAL_S
+    rules_s: float = RULES_S
 
 
 class Exchange:
@@ -55,6 +58,7 @@ class Exchange:
     def __init__(self, setup: ExchangeSetup) -> None:
         self._setup = setup
         self._staging, self._rules = Staging(), empty()
+        self._swapped = asyncio.Event()
         self._agent: Channel | None = None
         self._slots = asyncio.Semaphore(FLIGHTS_MOST)
         self._flights: set[asyncio.Task[None]] = set()
@@ -120,6 +124,8 @@ class Exchange:
                 fresh = self._staging.took(message)
                 if fresh is not None:
                     self._rules = fresh
+                    self._swapped.set()
+                    self._swapped = asyncio.Event()
                     log(_SPEAKER, "rules-swapped", revision=fresh.revision, sources=len(fresh.sources))
             case _:
                 pass  # Beat: keys watches the agent for both of us
@@ -139,6 +145,11 @@ class Exchange:
             channel.send(m.Exchanged(wanted.call, outcome.token, outcome.expires_at, outcome.principal))
 
     async def _exchange(self, wanted: m.ExchangeWanted) -> Yielded | Failed:
+        if wanted.source not in self._rules.sources:
+            try:
+                await asyncio.wait_for(self._swapped.wait(), self._setup.rules_s)
+            except TimeoutError:
+                pass  # said below
         source, secret = self._rules.sources.get(wanted.source), self._rules.secrets.get(wanted.source)
         if source is None:
             return Failed(Reason.LEASE_UNAVAILABLE, f'source "{wanted.source}": not told to the exchange process yet')
@@ -181,6 +192,7 @@ def main() -> int:
     """Entry of the exchange process: argv[1] is ExchangeSetup."""
     setup = msgspec.json.decode(sys.argv[1], type=ExchangeSetup)
     uid = setup.uids["exchange"]
+    scrub_environment()
     for line in confine("exchange", uid, uid):
         log(_SPEAKER, "not-here", what=line)
     return run(setup)

@@ -25,7 +25,7 @@ from control.credential.store_io import Authorities, Store
 from control.daemon import message as m
 from control.daemon.beat_io import beat
 from control.daemon.channel_io import Channel
-from control.daemon.confine_io import confine
+from control.daemon.confine_io import confine, scrub_environment
 from control.daemon.greet_io import greet
 from control.daemon.id_io import new_id
 from control.daemon.lease_io import Leases
@@ -282,6 +282,7 @@ def main() -> int:
     """Entry of the keys process: argv[1] is KeysSetup."""
     setup = msgspec.json.decode(sys.argv[1], type=KeysSetup)
     uid = setup.uids["keys"]
+    scrub_environment()
     for line in confine("keys", uid, uid, writable=[Path(setup.keys_dir)]):
         log(_SPEAKER, "not-here", what=line)
     return run(setup)

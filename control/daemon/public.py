@@ -18,11 +18,12 @@ CACHE_S = 300
 Answer = tuple[int, list[tuple[str, str]], bytes]
 
 
-def answer(method: str, target: str, snapshots: Mapping[str, bytes]) -> Answer:
-    """Give the answer; a HEAD's body is for its length only."""
+def answer(method: str, target: str, snapshots: Mapping[str, bytes], prefix: str = "") -> Answer:
+    """Give the answer; a HEAD's body is for its length only.  ``prefix`` is the path of the issuer's URL, without a final slash."""
     if method not in ("GET", "HEAD"):
         return _plain(405, "only GET and HEAD are answered here\n", [("allow", "GET, HEAD")])
-    name = DOCUMENTS.get(target.partition("?")[0])
+    path = target.partition("?")[0]
+    name = DOCUMENTS.get(path.removeprefix(prefix)) if path.startswith(prefix) else None
     if name is None:
         return _plain(404, "not found\n")
     body = snapshots.get(name)

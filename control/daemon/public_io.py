@@ -12,12 +12,13 @@ import socket
 import ssl
 import sys
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import h11
 import msgspec
 
 from control.daemon.beat_io import beat
-from control.daemon.confine_io import confine
+from control.daemon.confine_io import confine, scrub_environment
 from control.daemon.log_io import log
 from control.daemon.public import DOCUMENTS, answer
 
@@ -46,6 +47,8 @@ class PublicSetup(msgspec.Struct, frozen=True):
     beat_fd: int
     uids: dict[str, int]
     public: Served
+    issuer_url: str = ""
+    """Its path, if it has one, stands before the documents' names."""
     total_s: float = TOTAL_S
 
 
@@ -55,6 +58,7 @@ class Public:
     def __init__(self, setup: PublicSetup, listener: socket.socket, tls: ssl.SSLContext | None) -> None:
         self._setup, self._listener, self._tls = setup, listener, tls
         self._directory = Path(setup.run) / "public"
+        self._prefix = urlsplit(setup.issuer_url).path.rstrip("/")
         self._read: dict[str, tuple[tuple[int, int, int], bytes]] = {}
         """Name to (inode, size, mtime) and content."""
         self._slots = asyncio.Semaphore(CONNECTIONS_MOST)
@@ -120,7 +124,7 @@ class Public:
             return
         if request is not None:
             method, target = request.method.decode("ascii"), request.target.decode("ascii", "replace")
-            await self._send(http, writer, answer(method, target, self._snapshots()), method)
+            await self._send(http, writer, answer(method, target, self._snapshots(), self._prefix), method)
 
     async def _send(
         self, http: h11.Connection, writer: asyncio.StreamWriter, told: tuple[int, list[tuple[str, str]], bytes], method: str
@@ -204,6 +208,7 @@ def main() -> int:
         log(_SPEAKER, "public-not-started", detail=str(error))
         return 1
     uid = setup.uids["public"]
+    scrub_environment()
     for line in confine("public", uid, uid, readable=[directory]):
         log(_SPEAKER, "not-here", what=line)
     return run(setup, listener, tls)

@@ -17,7 +17,7 @@ from control.errors import Refusal
 from control.facts.digest_io import Digests
 from control.facts.model import Facts, FileId, PathFact, ProcessKey, Shown
 from control.facts.path_io import file_id, look
-from control.facts.proc import MalformedProcError, Status, parse_stat, parse_status
+from control.facts.proc import MalformedProcError, Status, parse_stat, parse_status, printable
 from control.reason import Reason
 from control.units import Gid, Uid, start_ticks
 
@@ -66,7 +66,7 @@ class Namespaces(NamedTuple):
         if self.mount != other.mount:
             return "mount namespace"
         if (self.root, self.root_path) != (other.root, other.root_path):
-            return f"root directory {other.root_path}"
+            return f"root directory {printable(other.root_path)}"
         return ""
 
 
@@ -198,6 +198,8 @@ def _executable(thread: int, *, want_digest: bool) -> tuple[PathFact, str | None
 
 
 def _believe(text: str, running: FileId) -> PathFact:
+    if not text.isprintable():
+        return PathFact(printable(text), None, False, "the path holds characters that cannot be shown")
     found = look(text)
     if found.file == running:
         return found
@@ -222,9 +224,8 @@ def show(pid: int) -> Shown:
     finally:
         os.close(proc)
     words = argv.rstrip(b"\0").split(b"\0") if argv else []
-    return Shown(_printable(comm), tuple(_printable(word) for word in words))
+    return Shown(_words(comm), tuple(_words(word) for word in words))
 
 
-def _printable(raw: bytes) -> str:
-    """Keep hostile bytes from writing to a terminal or a log."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in raw.decode("utf-8", "replace"))
+def _words(raw: bytes) -> str:
+    return printable(raw.decode("utf-8", "replace"))

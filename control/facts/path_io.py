@@ -13,6 +13,7 @@ import stat
 from functools import cache
 
 from control.facts.model import FileId, PathFact
+from control.facts.proc import printable
 
 MAX_LINKS = 40
 """Symbolic links followed in one path, as the kernel does (path_resolution(7))."""
@@ -98,7 +99,9 @@ class _Walker:
             found = self._descend(todo)
         except OSError as error:
             where = self.stack[-1][0] if self.stack else "/"
-            return PathFact(self.path, None, False, self.fault or f"below {where}: {(error.strerror or 'cannot be read').lower()}")
+            return PathFact(
+                self.path, None, False, self.fault or f"below {printable(where)}: {(error.strerror or 'cannot be read').lower()}"
+            )
         return PathFact(self.path, found, found is not None and not self.fault, self.fault, self.real)
 
     def _descend(self, todo: list[str]) -> FileId | None:
@@ -157,7 +160,7 @@ class _Walker:
         if any(part not in ("", ".") for part in todo):
             self._blame(f"{where} is not a directory")
             return None
-        self.real = where
+        self.real = printable(where)
         return file_id(found)
 
     def _judge(self, where: str, fd: int, found: os.stat_result, device: int) -> None:
@@ -171,4 +174,4 @@ class _Walker:
             self._blame(f"{where} lies on a file system that a program or another machine serves ({kind})")
 
     def _blame(self, fault: str) -> None:
-        self.fault = self.fault or fault
+        self.fault = self.fault or printable(fault)

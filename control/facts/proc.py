@@ -94,3 +94,12 @@ def _number(raw: bytes, name: str) -> int:
     if not text.isdigit():
         raise MalformedProcError(f"{name} is no number")
     return int(text)
+
+
+def printable(text: str) -> str:
+    """
+    Escape what a terminal or a log must not see.
+
+    Names of files and processes may hold any bytes; those that are not UTF-8 arrive as lone surrogates, which no encoder takes.
+    """
+    return text if text.isprintable() else "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)

@@ -174,10 +174,10 @@ def _plan_alone(method: str, head: _Head) -> Plan | Refusal:
         return names, {}
     fresh: dict[str, str] = {}
     length = head.one("content-length")
-    empty = length == "0" or (length is None and "transfer-encoding" not in head.values)
-    if empty:
+    if length == "0":
         fresh |= {"content-length": "0", "x-content-sha256": EMPTY_SHA256}
     elif length is None or "x-content-sha256" not in head.values:
+        # no length may mean no body or a chunked one: framing is the proxy's, who answers by naming length and hash
         return Refusal(Reason.SIGNATURE_UNREADABLE, BODY_HASH_WANTED)
     if "content-type" not in head.values:
         fresh["content-type"] = "application/json"  # what Oracle's own signer does

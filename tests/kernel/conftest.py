@@ -4,6 +4,7 @@ Fixtures for tests on the real kernel: ``lab`` (clean for each test) over one lo
 Skips everything where there is no root, no BTF or no bcc, and says which.
 """
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,9 +20,7 @@ def _missing() -> str:
         return "needs root"
     if not Path("/sys/kernel/btf/vmlinux").exists():
         return "the kernel has no BTF"
-    try:
-        import bcc  # noqa: F401
-    except ImportError:
+    if importlib.util.find_spec("bcc") is None:  # not imported: it would bring LLVM into this process
         return "needs python3-bpfcc"
     return ""
 

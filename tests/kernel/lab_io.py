@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from bpf import place_io
-from bpf.abi import Event, EventKind, KernelFilter, Process, ProcessState
+from bpf import place_io, sys_io
+from bpf.abi import Event, EventKind, KernelFilter, MapNumber, Process, ProcessFlag, ProcessState, pack_key
 from bpf.filters import kernel_dev
 from bpf.kernel_io import Kernel
 from bpf.listener_io import open_listeners
@@ -255,6 +255,23 @@ class Lab:
         settled = self.entry(pid)
         assert settled is not None
         return settled
+
+    def fill_table(self) -> list[bytes]:
+        """Take every place of the process table; gives the keys for empty_table()."""
+        fd = self.kernel.map_fd(MapNumber.PROCS)
+        keys = []
+        entry = Process(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ProcessFlag(0), ProcessState.PENDING)
+        with contextlib.suppress(OSError):  # E2BIG: full
+            for number in range(1 << 20):
+                key = pack_key(0xFFFFFFFF, number, 0)
+                sys_io.update(fd, key, entry.pack())
+                keys.append(key)
+        return keys
+
+    def empty_table(self, keys: list[bytes]) -> None:
+        """Give the places back."""
+        for key in keys:
+            sys_io.delete(self.kernel.map_fd(MapNumber.PROCS), key)
 
     def refusals(self) -> list[Event]:
         """Take the refusals among the events so far."""

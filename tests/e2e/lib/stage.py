@@ -327,10 +327,12 @@ spec:
 
     # -- the client
 
-    def profile(self, bundle: Path | None = None) -> oci_cli.Profile:
-        """A placeholder profile of the real OCI CLI; trusts our bundle, or another."""
+    def profile(self, bundle: Path | None = None, uid: int = USER_UID) -> oci_cli.Profile:
+        """Write a placeholder profile of the real OCI CLI for ``uid``; it trusts our bundle, or another."""
         trusted = bundle or self.state / "ca" / "oci-cli.pem"
-        return oci_cli.write_profile(self.home, program=self.program, bundle=trusted, uid=USER_UID)
+        home = self.home if uid == USER_UID else self.home.with_name(f"home-{uid}")
+        home.mkdir(exist_ok=True)
+        return oci_cli.write_profile(home, program=self.program, bundle=trusted, uid=uid)
 
     def audit(self) -> list[dict[str, Any]]:
         """Every line of the audit so far."""

@@ -34,6 +34,7 @@ mount -t bpf bpffs /sys/fs/bpf
 mount -t tracefs tracefs /sys/kernel/tracing
 mount -t securityfs securityfs /sys/kernel/security
 ip link set lo up
+ip link add outward type dummy && ip link set outward up
 hostname credwire-vm
 printf '127.0.0.1 localhost credwire-vm\n::1 localhost\n' >/etc/hosts
 say "userspace after $(cut -d' ' -f1 /proc/uptime) s, kernel $(uname -r)"

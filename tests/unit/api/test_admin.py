@@ -93,6 +93,10 @@ def test_viewer_may_look_but_not_change(tmp_path: Path) -> None:
         caller, method = small.view.refusals[0]
         assert (caller.uid, caller.pid, method.rpartition("/")[2]) == (os.geteuid(), os.getpid(), "Reload")
         assert small.view.reloaders == []
+        for _ in range(5):
+            with pytest.raises(AskError, match="may not call Reload"):
+                admin.reload()
+        assert len(small.view.refusals) <= 3  # the audit is not theirs to fill
 
 
 def test_admin_on_a_view_socket_is_a_viewer(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import httpsig
+import msgspec
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import rsa
@@ -35,7 +36,7 @@ class Stage:
 
     def __init__(self, directory: Path, **setup: Any) -> None:
         self.listeners = [play.own_listener(directory / f"{name}.sock") for name in ("agent", "keys")]
-        self.process = play.Process("exchange", "ExchangeSetup", {"run": str(directory), **setup})
+        self.process = play.Process("exchange", "ExchangeSetup", {"run": str(directory), "rules_s": 0.05, **setup})
         self.agent, self.keys = (
             play.accepted(listener, own=own, peer="exchange") for listener, own in zip(self.listeners, ("agent", "keys"), strict=True)
         )
@@ -194,6 +195,14 @@ def test_an_unknown_source_and_a_missing_secret_are_said(staged: Callable[..., t
     _wait_for_policy(stage)
     assert "clientSecretFile" in failed(stage.asks(2)).detail
     assert issuer.connections == 0
+
+
+def test_a_wish_that_comes_before_its_source_waits(staged: Callable[..., tuple[Stage, Issuer]]) -> None:
+    """keys and exchange hear of a new set on channels of their own; being first is no reason to fail."""
+    stage, issuer = staged(good, rules_s=play.DEADLINE_S)
+    stage.keys.send(m.ExchangeWanted(1, "another", Secret(ASSERTION), KEY_DER))
+    other = msgspec.structs.replace(play.source(issuer.domain, issuer.roots), name="another")
+    assert isinstance(stage.told(other).keys.heard((m.Exchanged, m.ExchangeFailed)), m.Exchanged)
 
 
 def test_sources_go_with_the_agent_and_come_back_with_the_next(staged: Callable[..., tuple[Stage, Issuer]]) -> None:

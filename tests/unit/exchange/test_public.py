@@ -21,6 +21,8 @@ def test_only_two_targets_and_two_methods_are_answered() -> None:
     for target, name in DOCUMENTS.items():
         assert answer("GET", target, SNAPSHOTS)[::2] == (200, SNAPSHOTS[name])
     assert answer("GET", "/jwks", {})[0] == 503
+    assert answer("GET", "/credwire/jwks", SNAPSHOTS, "/credwire")[::2] == (200, SNAPSHOTS["jwks"])
+    assert answer("GET", "/jwks", SNAPSHOTS, "/credwire")[0] == 404
     for target in ("/", "/jwks/", "/../jwks", "/%6awks", "/public/jwks", "*", "http://x/jwks"):
         assert answer("GET", target, SNAPSHOTS)[0] == 404
     for method in ("POST", "PUT", "DELETE", "OPTIONS", "TRACE", "CONNECT", "get"):

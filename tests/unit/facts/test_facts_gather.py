@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from control.errors import Refusal
@@ -156,6 +157,19 @@ def test_a_file_whose_real_name_ends_like_the_kernels_mark_is_itself(start: Star
     assert isinstance(facts, Facts)
     assert facts.exe.path == str(tool)
     assert facts.exe.file == file_id(tool.stat())
+
+
+@pytest.mark.parametrize("name", [b"\xff\xfe", b"a\nb", b"\x1b[31mred"])
+def test_a_path_of_hostile_bytes_is_escaped_and_never_trusted(start: Start, tmp_path: Path, name: bytes) -> None:
+    """Facts go into audit lines and messages, whose encoders refuse lone surrogates."""
+    tool = os.fsencode(tmp_path) + b"/" + name
+    shutil.copy(Path(sys.executable).resolve(), tool)
+    child = start(os.fsdecode(tool), "-c", WAIT)
+    facts = facts_of(key_of(child.pid))
+    assert isinstance(facts, Facts)
+    assert facts.exe.path.isprintable()
+    assert not facts.exe.root_owned
+    assert msgspec.json.encode(facts)
 
 
 def test_a_traced_process_says_so(start: Start) -> None:

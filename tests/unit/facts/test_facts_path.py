@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from control.facts.path_io import file_id, look
+from control.facts.path_io import file_id, look, served_by
 
 ME = os.geteuid()
 
@@ -119,6 +119,29 @@ def test_what_is_no_file_is_refused(tree: Path) -> None:
         assert fact.file is None
         assert not fact.root_owned
         assert fact.fault
+
+
+def test_a_fault_never_holds_what_a_terminal_must_not_see(tree: Path) -> None:
+    """A link's target may hold any bytes."""
+    (tree / "open\x1b[31m\udcff").mkdir()
+    (tree / "open\x1b[31m\udcff").chmod(0o777)
+    (tree / "open\x1b[31m\udcff" / "x").write_text("x")
+    (tree / "link").symlink_to("open\x1b[31m\udcff/x")
+    (tree / "none").symlink_to("open\x1b[31m\udcff/none")
+    for name in ("link", "none"):
+        trusted, fault = mine(tree / name)
+        assert not trusted
+        assert fault.isprintable()
+        assert fault.encode()
+
+
+def test_a_local_file_system_is_not_taken_for_a_served_one(tree: Path) -> None:
+    """statfs(2) is read through ctypes: the answer for what is local, and an error for no descriptor."""
+    fd = os.open(tree, os.O_PATH)
+    assert served_by(fd) == ""
+    os.close(fd)
+    with pytest.raises(OSError, match="descriptor"):
+        served_by(fd)
 
 
 def test_no_descriptor_is_left_open(tree: Path) -> None:

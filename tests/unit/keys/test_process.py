@@ -57,9 +57,7 @@ def test_an_honest_proxy_gets_a_signature_that_verifies(stage: Stage) -> None:
     asked, public = stage.exchanged()
     signed = stage.proxy.heard(m.RequestSigned)
     jwks = stage.agent.asks(m.IssuerWanted(5)).jwks
-    claims = jwt.decode(
-        asked.assertion.reveal().decode(), KeySet.import_key_set(json.loads(jwks)), algorithms=["RS256"]
-    ).claims
+    claims = jwt.decode(asked.assertion.reveal().decode(), KeySet.import_key_set(json.loads(jwks)), algorithms=["RS256"]).claims
     assert (claims["iss"], claims["sub"], claims["aud"]) == (play.ISSUER_URL, "spiffe://corp.example/ops/oci-cli", "oci-prod")
     headers = {"host": HOST} | dict(signed.set)
     pem = public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)

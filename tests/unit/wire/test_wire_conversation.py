@@ -275,10 +275,11 @@ def test_a_body_that_stops_is_answered_and_cut_upstream(here: World) -> None:
 
 def test_a_client_that_leaves_in_its_body_cuts_the_request(here: World) -> None:
     """Half a body is no body."""
-    broken = threading.Event()
+    begun, broken = threading.Event(), threading.Event()
 
     def script(peer: Peer) -> None:
         peer.head()
+        begun.set()
         with contextlib.suppress(OSError, EOFError):
             peer.exactly(100)
             return
@@ -287,7 +288,7 @@ def test_a_client_that_leaves_in_its_body_cuts_the_request(here: World) -> None:
     here.far(script)
     client = here.tls()
     client.send(f"PUT /o HTTP/1.1\r\nHost: {HOST}:{here.port}\r\nContent-Length: 100\r\n\r\nonly this".encode())
-    here.until(lambda: bool(here.wanted))
+    assert begun.wait(10)
     client.sock.close()
     assert broken.wait(10)
     assert here.noted("request-refused", Reason.REQUEST_BODY_INCOMPLETE).path == "/o"
