@@ -270,7 +270,7 @@ class FilterKey(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Read a key of the map."""
         *numbers, shape = _FILTER_KEY.unpack(raw)
-        return cls(*numbers, FilterPart(shape))
+        return cls._make((*numbers, FilterPart(shape)))
 
 
 class FilterValue(NamedTuple):
@@ -355,7 +355,7 @@ class Process(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Read a value of the map."""
         *numbers, flags, state = _PROCESS.unpack(raw)
-        return cls(*numbers, ProcessFlag(flags), ProcessState(state))
+        return cls._make((*numbers, ProcessFlag(flags), ProcessState(state)))
 
     @property
     def key(self) -> bytes:
@@ -393,7 +393,7 @@ class Record(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Read the first part of an answer."""
         *numbers, flags, guarded, address = _RECORD_PACKER.unpack_from(raw)
-        return cls(*numbers, ProcessFlag(flags), guarded, address)
+        return cls._make((*numbers, ProcessFlag(flags), guarded, address))
 
     @property
     def address(self) -> str:
@@ -458,7 +458,7 @@ class Event(NamedTuple):
     def unpack(cls, raw: bytes) -> Self:
         """Read one element of the ring buffer."""
         *numbers, port, kind, reason, state, family, protocol, address = _EVENT.unpack(raw)
-        return cls(*numbers, port, EventKind(kind), KernelReason(reason), ProcessState(state), family, protocol, address)
+        return cls._make((*numbers, port, EventKind(kind), KernelReason(reason), ProcessState(state), family, protocol, address))
 
     @property
     def address(self) -> str:

@@ -124,7 +124,9 @@ class Btf:
         try:
             return self.member(self.find(name), path).offset
         except KeyError:
-            raise KernelError(f'the kernel\'s struct "{name}" has no field "{path}"', hint="this kernel is not supported: docs/kernels.md") from None
+            raise KernelError(
+                f'the kernel\'s struct "{name}" has no field "{path}"', hint="this kernel is not supported: docs/kernels.md"
+            ) from None
 
 
 NEEDED: tuple[tuple[str, str], ...] = (

@@ -35,7 +35,9 @@ def read_btf() -> bytes:
     try:
         return BTF.read_bytes()
     except OSError as error:
-        raise KernelError(f"the kernel shows no BTF: {error}", hint="a kernel with CONFIG_DEBUG_INFO_BTF is needed: docs/kernels.md") from error
+        raise KernelError(
+            f"the kernel shows no BTF: {error}", hint="a kernel with CONFIG_DEBUG_INFO_BTF is needed: docs/kernels.md"
+        ) from error
 
 
 def build_key() -> bytes:

@@ -32,7 +32,7 @@ def main(target: Path) -> None:
     """Compile and write ``target``."""
     key, programs = compile_all()
     fresh = target.with_name(f".{target.name}.{os.getpid()}")
-    with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
         file.write(cache.encode(key, programs))
         file.flush()
         os.fsync(file.fileno())

@@ -169,7 +169,9 @@ class _ConfigCells:
     def __init__(self, fd: int) -> None:
         self._map = mmap.mmap(fd, mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ | mmap.PROT_WRITE)
         codes = dict(field.split(":") for field in LAYOUTS["config"])
-        self._cells = {f.name: _INTEGERS[codes[f.name]].from_buffer(self._map, f.offset) for f in fields("config") if codes[f.name] in _INTEGERS}
+        self._cells = {
+            f.name: _INTEGERS[codes[f.name]].from_buffer(self._map, f.offset) for f in fields("config") if codes[f.name] in _INTEGERS
+        }
         self.heartbeat = self._cells["heartbeat_ns"]
 
     def __getitem__(self, name: str) -> int:
@@ -251,7 +253,9 @@ class Kernel:
         fds: dict[str, int] = {}
         try:
             for program in PROGRAMS:
-                fds[program.name] = sys_io.load_program(program.kind, program.hook, program.name, _relocate(code[program.name], loader.maps))
+                fds[program.name] = sys_io.load_program(
+                    program.kind, program.hook, program.name, _relocate(code[program.name], loader.maps)
+                )
             for program in PROGRAMS:
                 loader.hang(program, fds[program.name], same_maps=same_maps)
         finally:

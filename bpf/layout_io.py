@@ -61,7 +61,9 @@ def c_layouts() -> dict[str, tuple[int, tuple[Field, ...]]]:
 
 def c_enums() -> dict[str, int]:
     """Give every enumerator of bpf/abi.h that bpf/abi.py names, with C's value."""
-    values = "".join(f"struct value_{prefix}{member} {{ char bytes[{prefix}{member} + 1]; }} use_{prefix}{member};\n" for prefix, member in _members())
+    values = "".join(
+        f"struct value_{prefix}{member} {{ char bytes[{prefix}{member} + 1]; }} use_{prefix}{member};\n" for prefix, member in _members()
+    )
     btf = compiled_btf(f'{_TYPES}#include "{HEADER}"\n{values}')
     return {f"{prefix}{member}": btf.size(btf.find(f"value_{prefix}{member}")) - 1 for prefix, member in _members()}
 

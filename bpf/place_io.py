@@ -62,7 +62,9 @@ def ensure_bpffs(path: Path) -> None:
         flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
         if _libc.mount(OUR_MARK.encode(), os.fsencode(base), b"bpf", flags, b"mode=0700"):
             code = ctypes.get_errno()
-            raise KernelError(f'cannot mount a BPF file system at "{base}": {os.strerror(code)}', hint="run as root, outside of a container")
+            raise KernelError(
+                f'cannot mount a BPF file system at "{base}": {os.strerror(code)}', hint="run as root, outside of a container"
+            )
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     path.chmod(0o700)
 

@@ -54,4 +54,4 @@ def remove(pins: Path) -> list[str]:
 
 if __name__ == "__main__":
     for name in remove(Path(sys.argv[1])):
-        print(name)  # noqa: T201
+        print(name)

@@ -50,7 +50,9 @@ def _bpf(command: int, attributes: bytes) -> tuple[int, bytes]:
 
 def _bytes(value: bytes | ctypes.Array[ctypes.c_char]) -> int:
     """Address of a buffer; the caller holds it while the kernel uses it."""
-    return ctypes.addressof(value) if isinstance(value, ctypes.Array) else ctypes.cast(value, ctypes.c_void_p).value or 0
+    if isinstance(value, ctypes.Array):
+        return ctypes.addressof(value)
+    return ctypes.cast(ctypes.c_char_p(value), ctypes.c_void_p).value or 0
 
 
 def supported() -> bool:

@@ -120,7 +120,7 @@ ABOUT: dict[Reason, About] = {
     Reason.DAEMON_DOWN: About(_U, "the agent is not running or does not answer", "credwire status; systemctl restart credwired"),
     Reason.NETNS_UNSERVED: About(_P, "the socket belongs to a network namespace without a listener", "run the program in the network namespace of credwired"),
     Reason.PROTOCOL_UNSUPPORTED: About(_P, "a bound process may reach a bound port by TCP only", "turn HTTP/3 off in the client"),
-    Reason.TABLE_FULL: About(_U, "a kernel table is full", "credwire status shows the counters; raise limits.processes"),
+    Reason.TABLE_FULL: About(_U, "a kernel table is full", "credwire status shows the counters; docs/limits.md has the sizes"),
     Reason.SENDER_NOT_BOUND: About(_P, "another process wrote on a bound process's connection", "let the process that writes open the connection itself"),
     Reason.PORT_GUARDED: About(_P, "the listener's port is kept for credwired", "choose another port"),
     Reason.NO_RECORD: About(_P, "the connection was not redirected by the kernel", "connect to the service itself, not to credwired"),

@@ -99,11 +99,12 @@ INLINE int refuse(__u32 reason, int error, __u32 state, const struct process_key
 	return REFUSE;
 }
 
-INLINE int pass(void *sk)
+/* Only on a socket that is free to connect: whoever else holds it must not take the record off a connection that lives. */
+INLINE int pass(struct bpf_sock *sk)
 {
 	struct record *record = client_record(sk);
 
-	if (record)
+	if (record && sk->state == TCP_STATE_CLOSE)
 		record->port = 0;
 	return PASS;
 }

@@ -77,12 +77,23 @@ INLINE int goes_to_listener(const struct tuple *key, const struct record *record
 INLINE void publish(volatile struct bpf_sock_ops *ops, struct bpf_sock *sk)
 {
 	struct record *record = client_record(sk);
+	struct process_key current;
 	struct tuple key;
 
 	if (!client_tuple(ops, &key))
 		return;
 	if (!record || !goes_to_listener(&key, record)) {
 		map_delete(MAP(MAP_HANDOFF), &key);	/* straight to the listener: no record, not even a stale one */
+		return;
+	}
+	/*
+	 * TCP_FASTOPEN_CONNECT puts the connect off to the first send, which may be another process's, and whose bytes leave before
+	 * the sender check is in place: it must be the owner who is running here.
+	 */
+	read_key(current_task(), &current);
+	if (!same_key(&current, &record->owner)) {
+		count(REASON_SENDER_NOT_BOUND);
+		map_delete(MAP(MAP_HANDOFF), &key);
 		return;
 	}
 	if (map_update(MAP(MAP_HANDOFF), &key, record, UPDATE_ANY))

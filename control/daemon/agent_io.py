@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from bpf.abi import EventKind, KernelReason, ProcessState, Record
+from bpf.errors import KernelError
 from bpf.kernel_io import Kernel
 from bpf.record_io import Answer, NoRecord, read_answer
 from control.audit.event import Event, from_fields
@@ -43,6 +44,7 @@ from control.reason import ABOUT, Reason
 from control.units import ExecId, Pid, StartNs, UnixSeconds
 
 RECONNECT_S = 0.05
+REPUBLISH_S = 3600.0
 KEYS_ANSWER_S = 1.5
 """Longest wait for keys to take a grant or make a bundle."""
 
@@ -96,6 +98,7 @@ class Agent:
         """What this machine lacks for full confinement."""
         self._taken: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._reloading = asyncio.Lock()
         self._roles = {role: int(setup["uids"][role]) for role in ("proxy", "exchange")}
 
     # -- life
@@ -114,6 +117,7 @@ class Agent:
         listener.setblocking(False)
         self.loop.add_reader(listener.fileno(), self._accept, listener)
         self.spawn(self._keep_keys())
+        self.spawn(self._republish())
         self.spawn(self._beat())
         self.spawn(beat(self.setup["beat_fd"]))
         from control.api.server_io import serve as serve_admin  # noqa: PLC0415  # grpc is slow to import: beat first
@@ -249,10 +253,21 @@ class Agent:
         self.policy.tell_keys(keys)
         for grant in self.grants:
             keys.send(_issued(grant))
+        await self._publish()
+
+    async def _publish(self) -> None:
+        if self.keys is None:
+            return
         try:
-            await self.policy.publish(keys, self.run, self.setup["issuer_url"])
+            await self.policy.publish(self.keys, self.run, self.setup["issuer_url"])
         except (TimeoutError, ConnectionResetError, OSError) as error:
             log("agent", "publish-failed", error=type(error).__name__, detail=str(error))
+
+    async def _republish(self) -> None:
+        """Write the bundles anew now and then: keys rotates CAs at half their life, with overlap."""
+        while True:
+            await asyncio.sleep(REPUBLISH_S)
+            await self._publish()
 
     def _heard(self, channel: Channel, message: Any, fds: list[int]) -> None:
         match message:
@@ -464,13 +479,23 @@ class Agent:
 
         Gives the errors as lines; empty when the new set runs.
         """
-        before = {i.name: self.policy.fingerprint(i.name) for i in self.policy.current.identities}
-        errors = self.policy.reload()
+        async with self._reloading:
+            return await self._reload(by)
+
+    async def _reload(self, by: str) -> list[str]:
+        former = self.policy.current
+        before = {i.name: self.policy.fingerprint(i.name) for i in former.identities}
+        errors = self.policy.take(await asyncio.to_thread(self.policy.read))
+        if not errors:
+            try:
+                self._enforce()
+            except KernelError as error:
+                errors = self.policy.take_back(former, f"the kernel did not take the set: {error}")
+                self._enforce()
         if errors:
             said = f"{errors[0]} (asked by {by})"
             self.audit(Event(id=new_id(), event="reload-refused", reason=Reason.RESOURCE_MALFORMED, detail=said))
             return errors
-        self._enforce()
         if self.exchange is not None:
             self.policy.tell_exchange(self.exchange)
         for grant in self.grants:
@@ -486,7 +511,7 @@ def _stranger(why: str) -> None:
 
 
 def _issued(grant: Grant) -> m.GrantIssued:
-    return m.GrantIssued(grant.id, grant.identity, grant.bindings, grant.facts.key, grant.revision)
+    return m.GrantIssued(grant.id, grant.identity, grant.bindings, grant.facts.key, int(grant.revision), grant.port)
 
 
 def _peer_text(sock: socket.socket) -> str:

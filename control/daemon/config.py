@@ -56,7 +56,6 @@ class Public(msgspec.Struct, frozen=True):
 class Limits(msgspec.Struct, frozen=True):
     """What one process, and all of them, may take."""
 
-    processes: int = 16384
     connections_per_process: int = 1024
 
 
@@ -164,7 +163,6 @@ def _limits(top: Sheet) -> Limits:
     if sheet is None:
         return usual
     made = Limits(
-        processes=sheet.integer("processes", low=256, high=1 << 20, default=usual.processes),
         connections_per_process=sheet.integer("connectionsPerProcess", low=1, high=1 << 16, default=usual.connections_per_process),
     )
     sheet.close()
@@ -283,7 +281,6 @@ uids:
   public: {u.public}
 
 limits:
-  processes: {usual.limits.processes}                 # bound processes known at once
   connectionsPerProcess: {usual.limits.connections_per_process}
 
 # The issuer's public documents (JWKS, discovery) over HTTP; nothing listens unless this is set:

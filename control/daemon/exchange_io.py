@@ -193,7 +193,7 @@ def main() -> int:
     setup = msgspec.json.decode(sys.argv[1], type=ExchangeSetup)
     uid = setup.uids["exchange"]
     scrub_environment()
-    for line in confine("exchange", uid, uid):
+    for line in confine("exchange", uid, uid, parent=os.getppid()):
         log(_SPEAKER, "not-here", what=line)
     return run(setup)
 

@@ -283,7 +283,7 @@ def main() -> int:
     setup = msgspec.json.decode(sys.argv[1], type=KeysSetup)
     uid = setup.uids["keys"]
     scrub_environment()
-    for line in confine("keys", uid, uid, writable=[Path(setup.keys_dir)]):
+    for line in confine("keys", uid, uid, writable=[Path(setup.keys_dir)], parent=os.getppid()):
         log(_SPEAKER, "not-here", what=line)
     return run(setup)
 

@@ -204,6 +204,8 @@ class GrantIssued(Message, frozen=True):
     bindings: tuple[str, ...]
     process: ProcessKey
     revision: int
+    port: int = 0
+    """Port of the original destination; keys signs for no other.  0 means any."""
 
 
 class GrantTaken(Message, frozen=True):

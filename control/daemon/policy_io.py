@@ -11,9 +11,10 @@ from collections import defaultdict
 from pathlib import Path
 
 import msgspec
-from bpf.abi import KernelFilter
 
+from bpf.abi import KernelFilter
 from control.binding.compile_io import plan
+from control.binding.load import Loaded
 from control.binding.load_io import load_directory
 from control.binding.model import Binding, Destination, ResourceSet, Source
 from control.daemon import message as m
@@ -36,6 +37,7 @@ class Policy:
         self.faults: list[str] = []
         """Why the set on disk is not the one that runs; empty when it is."""
         self.warnings: list[str] = []
+        self._on_disk: tuple[tuple[tuple[str, int, int, int], ...], str] | None = None
         self._filters: list[KernelFilter] = []
         self._destinations: dict[str, tuple[tuple[str, Destination], ...]] = {}
         self._bindings: dict[str, list[Binding]] = {}
@@ -45,31 +47,42 @@ class Policy:
 
     def load_first(self) -> None:
         """Load at start: the directory, or the last good set when the directory is broken."""
-        last = self._last_good()
-        if not self.reload(last.revision if last else Revision(0)):
-            return
-        if last is not None:
+        if self.take(self.read()) and (last := self._last_good()) is not None:
             self._use(last)
 
-    def reload(self, above: Revision | None = None) -> list[str]:
-        """Load the directory and use it; on any error keep what runs and give the errors as lines."""
-        found, errors, warnings = load_directory(self.resources, self.trust_domain)
-        if found is None:
-            self.faults = [str(error) for error in errors] or ["the resources cannot be read"]
+    def read(self) -> Loaded:
+        """Load the directory; blocking for seconds where there are a thousand bindings, so the running agent calls it from a thread."""
+        return load_directory(self.resources, self.trust_domain)
+
+    def take(self, loaded: Loaded) -> list[str]:
+        """Use what was read; on any error keep what runs and give the errors as lines."""
+        if loaded.found is None:
+            self.faults = [str(error) for error in loaded.errors] or ["the resources cannot be read"]
             return self.faults
-        self.faults, self.warnings = [], [str(warning) for warning in warnings]
-        base = max(above or 0, self.current.revision)
+        self.faults, self.warnings = [], [str(warning) for warning in loaded.warnings]
         last = self._last_good()
-        same = last is not None and last.digest == found.digest
-        number = last.revision if same and last is not None else Revision(base + 1)
-        self._use(msgspec.structs.replace(found, revision=number))
+        if last is not None and last.digest == loaded.found.digest:
+            number = last.revision
+        else:
+            number = Revision(max(self.current.revision, last.revision if last else 0) + 1)
+        self._use(msgspec.structs.replace(loaded.found, revision=number))
         self._keep()
         return []
 
+    def take_back(self, former: ResourceSet, why: str) -> list[str]:
+        """Return to the set that ran before; gives ``why`` as the one fault."""
+        self._use(former)
+        self._keep()
+        self.faults = [why]
+        return self.faults
+
     def digest_on_disk(self) -> str:
-        """Digest of what lies on disk now; empty when it does not load."""
-        found, _, _ = load_directory(self.resources, self.trust_domain)
-        return found.digest if found is not None else ""
+        """Digest of what lies on disk now; empty when it does not load.  Blocking; parses only when some file changed."""
+        marks = _marks(self.resources)
+        if self._on_disk is None or self._on_disk[0] != marks:
+            found, _, _ = load_directory(self.resources, self.trust_domain)
+            self._on_disk = (marks, found.digest if found is not None else "")
+        return self._on_disk[1]
 
     def _use(self, fresh: ResourceSet) -> None:
         self.current = fresh
@@ -173,6 +186,15 @@ class Policy:
             public.mkdir(mode=0o755, exist_ok=True)
             write_public(public / "jwks", shown.jwks)
             write_public(public / "openid-configuration", json.dumps(discovery(issuer_url)).encode())
+
+
+def _marks(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
+    """Name, inode, size and change time of each file: equal marks mean that nothing was written."""
+    try:
+        stats = [(entry.name, entry.stat()) for entry in sorted(directory.iterdir())]
+    except OSError:
+        return ()
+    return tuple((name, stat.st_ino, stat.st_size, stat.st_ctime_ns) for name, stat in stats)
 
 
 def discovery(issuer_url: str) -> dict[str, object]:

@@ -563,7 +563,7 @@ def main() -> int:
     """Entry of a worker: argv[1] is ProxySetup."""
     setup = msgspec.json.decode(sys.argv[1], type=ProxySetup)
     uid = setup.uids["proxy"]
-    for line in confine("proxy", uid, uid):
+    for line in confine("proxy", uid, uid, parent=os.getppid()):
         log(_SPEAKER, "not-here", what=line)
     uvloop.run(_main(setup))
     return 0

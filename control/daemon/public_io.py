@@ -209,7 +209,7 @@ def main() -> int:
         return 1
     uid = setup.uids["public"]
     scrub_environment()
-    for line in confine("public", uid, uid, readable=[directory]):
+    for line in confine("public", uid, uid, readable=[directory], parent=os.getppid()):
         log(_SPEAKER, "not-here", what=line)
     return run(setup, listener, tls)
 

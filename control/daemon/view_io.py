@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import psutil
-from bpf.abi import ProcessState
 
+from bpf.abi import ProcessState
 from control.api import view as v
 from control.audit.event import Event
 from control.binding.canonical import host_name

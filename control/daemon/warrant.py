@@ -125,6 +125,8 @@ def warrant_signature(rules: Rules, grants: Grants, wanted: m.SignatureWanted) -
         return named
     if named.host != asked.host or named.port != asked.port:
         return Refusal(Reason.HOST_MISMATCH, "the Host header does not name the destination that was decided on")
+    if found.grant.port not in (0, asked.port):
+        return Refusal(Reason.HOST_MISMATCH, f"the connection went to port {found.grant.port}, not to {asked.port}")
     decision = rules.tables.of(found.identity.name).decide(asked)
     if not decision.granted:
         return Refusal(decision.reason, decision.detail)

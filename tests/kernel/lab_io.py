@@ -88,7 +88,13 @@ class Client:
                 os.setresuid(uid, uid, uid)
 
         self.process = subprocess.Popen(
-            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, preexec_fn=become, pass_fds=pass_fds, cwd="/"
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            preexec_fn=become,  # noqa: PLW1509  # the cgroup must be joined before the program is executed, and before the uid changes
+            pass_fds=pass_fds,
+            cwd="/",
         )
         self.pid = self.process.pid
 
@@ -118,6 +124,15 @@ class Client:
                 f"{name} = socket.socket(socket.{family}, socket.{kind})\n{name}.settimeout({seconds})\n{name}.connect(({host!r}, {port}))"
             ).get("errno", 0)
         )
+
+    def become(self, exe: Path) -> None:
+        """Execute another program in the same process; it takes the same questions."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        ready = f"print('ready', flush=True)\n{REPL}"
+        self.process.stdin.write(json.dumps(f"os.execv({str(exe)!r}, {[str(exe), '-I', '-S', '-c', ready]!r})") + "\n")
+        self.process.stdin.flush()
+        assert self.process.stdout.readline() == "ready\n"
 
     def errno(self, code: str) -> int:
         """Run code; gives the errno, 0 when it worked."""

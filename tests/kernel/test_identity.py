@@ -1,13 +1,14 @@
 """Who counts as listed: executable, uid and exec'd script together, at this exec and no other."""
 
 import errno
+import json
 import shutil
 
 import pytest
 
 from bpf.abi import EventKind, KernelFilter, KernelReason, ProcessFlag, ProcessState
 from bpf.record_io import read_answer
-from tests.kernel.lab_io import PYTHON, REPL, Client, Lab, until
+from tests.kernel.lab_io import PYTHON, Client, Lab, until
 
 SOMEBODY = 64001
 """A uid that no account has."""
@@ -105,7 +106,7 @@ def test_exec_is_judged_at_once(lab: Lab) -> None:
 
 
 def test_exec_of_another_program_ends_the_verdict(lab: Lab) -> None:
-    """After exec the old key is gone, a verdict for it is refused, the connection's record reads process-changed, and the new one passes."""
+    """After exec the old key is gone, its connection reads process-changed, a verdict for it is refused, and the new program passes."""
     lab.rule_exe()
     client = lab.client()
     client.connect("127.9.8.7", 443)
@@ -113,21 +114,14 @@ def test_exec_of_another_program_ends_the_verdict(lab: Lab) -> None:
     with lab.accept() as sock:
         before = lab.bind(client.pid)
         assert read_answer(sock).bound
-        client.run("pass")
         lab.kernel.drain()
-        assert client.process.stdin is not None
-        client.process.stdin.write(f'"os.execv({str(lab.other)!r}, [{str(lab.other)!r}, \'-I\', \'-S\', \'-c\', {_escaped(REPL)}])"\n')
-        client.process.stdin.flush()
-        until(lambda: read_answer(sock).reason is KernelReason.PROCESS_CHANGED)
+        client.become(lab.other)
+        assert read_answer(sock).reason is KernelReason.PROCESS_CHANGED
         assert not read_answer(sock).bound
     assert not lab.kernel.settle(before.tgid, before.start_ns, before.exec_id, ProcessState.BOUND, 7)
     told = [e for e in lab.kernel.drain() if e.kind is EventKind.EXEC]
     assert [(e.tgid, e.exec_id) for e in told] == [(client.pid, before.exec_id + 1)]
     assert not redirected(lab, client)
-
-
-def _escaped(text: str) -> str:
-    return repr(text).replace("\\", "\\\\").replace('"', '\\"')
 
 
 def test_exec_of_the_same_program_must_be_attested_anew(lab: Lab) -> None:
@@ -136,10 +130,7 @@ def test_exec_of_the_same_program_must_be_attested_anew(lab: Lab) -> None:
     client = lab.client()
     client.run("pass")
     before = lab.bind(client.pid)
-    assert client.process.stdin is not None
-    client.process.stdin.write(f'"os.execv({str(lab.bound)!r}, [{str(lab.bound)!r}, \'-I\', \'-S\', \'-c\', {_escaped(REPL)}])"\n')
-    client.process.stdin.flush()
-    client.run("pass")
+    client.become(lab.bound)
     after = lab.entry(client.pid)
     assert after is not None
     assert (after.state, after.exec_id, after.identity) == (ProcessState.PENDING, before.exec_id + 1, 0)
@@ -276,8 +267,8 @@ def test_swap_never_lets_a_listed_process_through(lab: Lab) -> None:
     client = lab.client()
     assert client.process.stdin is not None
     assert client.process.stdout is not None
-    loop = "for _ in range(400):\\n  c = socket.socket()\\n  c.settimeout(5)\\n  c.connect(('127.0.0.1', %d))\\n  c.close()\\nresult = 'done'"
-    client.process.stdin.write(f'"{loop % lab.service}"\n')
+    one = f"c = socket.socket(); c.settimeout(5); c.connect(('127.0.0.1', {lab.service})); c.close()"
+    client.process.stdin.write(json.dumps(f"for _ in range(400): {one}\nresult = 'done'") + "\n")
     client.process.stdin.flush()
     rule = KernelFilter(exe=lab.exe(lab.bound), uid=None, script=None)
     for number in range(400):

@@ -1,8 +1,10 @@
 """A connection of a listed process arrives at the listener with the record of its owner; everybody else's goes straight on."""
 
+import contextlib
 import errno
 import os
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -41,8 +43,7 @@ def test_start_time_is_the_one_that_proc_shows(lab: Lab) -> None:
     client = lab.client()
     assert client.connect("127.9.8.7", 443) == 0
     record = lab.answer().record
-    with open(f"/proc/{client.pid}/stat") as file:
-        ticks = int(file.read().rpartition(")")[2].split()[19])
+    ticks = int(Path(f"/proc/{client.pid}/stat").read_text().rpartition(")")[2].split()[19])
     assert record.start_ns // 10_000_000 == ticks
 
 
@@ -146,8 +147,9 @@ def test_one_source_port_reaches_two_destinations(lab: Lab) -> None:
     """Both connections collapse on one listener, and still have different tuples."""
     lab.rule_exe()
     client = lab.client()
-    client.run("a = socket.socket()\na.setsockopt(1, 2, 1)\na.setsockopt(1, 15, 1)\na.bind(('127.0.0.1', 0))\na.connect(('127.9.8.7', 443))")
-    client.run("b = socket.socket()\nb.setsockopt(1, 2, 1)\nb.setsockopt(1, 15, 1)\nb.bind(a.getsockname())\nb.connect(('127.9.8.6', 443))")
+    shared = "= socket.socket()\n{0}.setsockopt(1, 2, 1)\n{0}.setsockopt(1, 15, 1)"  # SO_REUSEADDR, SO_REUSEPORT
+    client.run(f"a {shared.format('a')}\na.bind(('127.0.0.1', 0))\na.connect(('127.9.8.7', 443))")
+    client.run(f"b {shared.format('b')}\nb.bind(a.getsockname())\nb.connect(('127.9.8.6', 443))")
     assert {lab.answer().record.address, lab.answer().record.address} == {"127.9.8.7", "127.9.8.6"}
 
 
@@ -192,7 +194,7 @@ def test_listeners_port_is_kept_for_the_daemon(lab: Lab) -> None:
     lab.rule_exe()
     stranger = lab.client(lab.other)
     before = lab.kernel.counters()["port-guarded"]
-    for family, host in (("AF_INET", "127.0.0.1"), ("AF_INET", "0.0.0.0"), ("AF_INET6", "::1"), ("AF_INET6", "::")):
+    for family, host in (("AF_INET", "127.0.0.1"), ("AF_INET", ""), ("AF_INET6", "::1"), ("AF_INET6", "")):
         code = f"s = socket.socket(socket.{family})\ns.setsockopt(1, 15, 1)\ns.bind(({host!r}, {{}}))"
         assert stranger.errno(code.format(lab.port)) == errno.EPERM
         assert stranger.errno(code.format(0)) == 0
@@ -217,3 +219,59 @@ def test_enforcement_off_lets_everything_pass(lab: Lab) -> None:
     assert client.connect("127.0.0.1", lab.service) == 0
     lab.straight4.accept()[0].close()
     assert lab.nobody_came()
+
+
+@pytest.mark.parametrize("host", ["127.9.8.7", "2001:db8::7"])
+def test_fast_open_is_redirected(lab: Lab, host: str) -> None:
+    """sendto(MSG_FASTOPEN) connects too: redirected, with its owner, and the bytes arrive."""
+    lab.rule_exe()
+    client = lab.client()
+    family = "AF_INET6" if ":" in host else "AF_INET"
+    client.run(f"s = socket.socket(socket.{family})\ns.settimeout(3)\ns.sendto(b'early', 0x20000000, ({host!r}, 443))")
+    with lab.accept(six=":" in host) as sock:
+        sock.settimeout(3)
+        assert sock.recv(16) == b"early"
+        record = read_answer(sock).record
+        assert (record.tgid, record.address) == (client.pid, host)
+
+
+def test_put_off_connect_belongs_to_who_asked_for_it(lab: Lab) -> None:
+    """With TCP_FASTOPEN_CONNECT the first send connects: the owner's has its record, a forked child's has none."""
+    lab.rule_exe()
+    client = lab.client()
+    code = "s = socket.socket()\ns.settimeout(3)\ns.setsockopt(6, 30, 1)\ns.connect(('127.9.8.7', 443))\n"
+    lab.client().run(code + "s.sendall(b'prime')")  # a fast-open cookie is what puts the next connect off
+    with lab.accept() as sock:
+        assert read_answer(sock).record.address == "127.9.8.7"
+    client.run(code + "s.sendall(b'owner')")
+    with lab.accept() as sock:
+        assert read_answer(sock).record.tgid == client.pid
+    client.run(
+        code
+        + "child = os.fork()\nif not child:\n    try: s.sendall(b'child')\n    except OSError: pass\n    os._exit(0)\nos.waitpid(child, 0)"
+    )
+    with lab.accept() as sock:
+        try:
+            answer = read_answer(sock)
+        except NoRecord:
+            return  # the child connected
+        sock.settimeout(3)  # connect() was not put off: the record is the parent's, and the child's bytes were refused
+        assert answer.record.tgid == client.pid
+        client.close()
+        with contextlib.suppress(ConnectionError):
+            assert sock.recv(16) == b""
+
+
+def test_mptcp_is_redirected_or_closed(lab: Lab) -> None:
+    """A multipath socket is never let through: it comes to the listener, and without a sender check it has no record."""
+    lab.rule_exe()
+    client = lab.client()
+    failed = client.errno("s = socket.socket(socket.AF_INET, socket.SOCK_STREAM, 262)\ns.settimeout(3)\ns.connect(('127.9.8.7', 443))")
+    if failed in (errno.EPROTONOSUPPORT, errno.ENOPROTOOPT):
+        pytest.skip("the kernel has no MPTCP")
+    assert failed == 0
+    with lab.accept() as sock:
+        try:
+            assert read_answer(sock).record.tgid == client.pid
+        except NoRecord:
+            assert lab.kernel.counters()["sender-unchecked"] >= 1

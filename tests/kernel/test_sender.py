@@ -40,7 +40,12 @@ def connected(lab: Lab, *, bound: bool) -> tuple[Client, socket.socket]:
 
 @pytest.mark.parametrize(
     "send",
-    ["s.sendall(b'x' * 5)", "os.write(s.fileno(), b'x' * 5)", "s.sendmsg([b'xx', b'xxx'])", "s.sendfile(open('/proc/self/exe', 'rb'), 0, 5)"],
+    [
+        "s.sendall(b'x' * 5)",
+        "os.write(s.fileno(), b'x' * 5)",
+        "s.sendmsg([b'xx', b'xxx'])",
+        "s.sendfile(open('/proc/self/exe', 'rb'), 0, 5)",
+    ],
     ids=["send", "write", "sendmsg", "sendfile"],
 )
 def test_owner_may_send(lab: Lab, send: str) -> None:
@@ -69,7 +74,8 @@ def test_pending_fork_may_not_send(lab: Lab) -> None:
         lab.refusals()
         assert client.run("result = in_child(lambda: s.sendall(b'child'))") in REFUSED
         refusal = lab.refusals()[0]
-        assert (refusal.reason, refusal.other_tgid, refusal.address, refusal.port) == (KernelReason.SENDER_NOT_BOUND, client.pid, "127.9.8.7", 443)
+        assert (refusal.reason, refusal.other_tgid) == (KernelReason.SENDER_NOT_BOUND, client.pid)
+        assert (refusal.address, refusal.port) == ("127.9.8.7", 443)
 
 
 def test_child_that_executes_another_program_may_not_send(lab: Lab) -> None:

@@ -41,8 +41,20 @@ _ISSUER_PORT = 8443
 class Stage:
     """A context manager; attributes are there after ``__enter__``."""
 
-    def __init__(self, name: str, *, say: Callable[[str], None] = lambda _: None, cloud: Mapping[str, Any] | None = None) -> None:
-        """``name`` tells stages apart that run one after another; ``cloud`` adds to the cloud's configuration."""
+    def __init__(
+        self,
+        name: str,
+        *,
+        say: Callable[[str], None] = lambda _: None,
+        cloud: Mapping[str, Any] | None = None,
+        subjects: Mapping[str, str] | None = None,
+    ) -> None:
+        """
+        ``name`` tells stages apart that run one after another; ``cloud`` adds to the cloud's configuration.
+
+        ``subjects``: further workload IDs that the cloud trusts, each with the service user it becomes.
+        """
+        self._subjects = {"ops/oci-cli": PRINCIPAL, **(subjects or {})}
         self.directory = Path("/run") / f"credwire-{name}-{os.getpid()}"
         self.say, self._cloud_more = say, dict(cloud or {})
         self.run, self.state = self.directory / "run", self.directory / "state"
@@ -109,11 +121,13 @@ class Stage:
             "audience": AUDIENCE,
             "clockSkewSeconds": 60,
             "jwksCacheSeconds": 0.5,
-            "impersonationServiceUsers": [{"rule": f"sub eq spiffe://{TRUST_DOMAIN}/ops/oci-cli", "value": PRINCIPAL}],
+            "impersonationServiceUsers": [
+                {"rule": f"sub eq spiffe://{TRUST_DOMAIN}/{workload}", "value": user} for workload, user in self._subjects.items()
+            ],
         }
         return {
             "clients": [{"id": CLIENT_ID, "secret": self.client_secret}],
-            "users": [{"name": PRINCIPAL}],
+            "users": [{"name": user} for user in self._subjects.values()],
             "trusts": [trust],
             "resolve": {ISSUER_HOST: subnet.here4},
             **self._cloud_more,

@@ -13,7 +13,7 @@ def test_the_printed_defaults_are_the_defaults() -> None:
     """What people copy from ``config show --defaults`` changes nothing, and every key is in it."""
     assert read_config("c.yaml", defaults_text()) == (Config(), [])
     keys = """trustDomain issuerUrl paths resources state run pins cache cgroup scope daemon excludedNetworks proxyWorkers listenPort
-    staleAfter uids keys exchange proxy public limits processes connectionsPerProcess"""
+    staleAfter uids keys exchange proxy public limits connectionsPerProcess"""
     for key in keys.split():
         assert f"{key}:" in defaults_text(), key
 
@@ -36,7 +36,7 @@ proxyWorkers: 3
 listenPort: 20000
 staleAfter: 3s
 uids: {keys: 11, exchange: 12, proxy: 13, public: 14}
-limits: {processes: 1000, connectionsPerProcess: 10}
+limits: {connectionsPerProcess: 10}
 public: {listen: "[::]:8443", certificate: /p.pem, key: /p.key}
 """
     config, errors = read_config("c.yaml", text)
@@ -51,7 +51,7 @@ public: {listen: "[::]:8443", certificate: /p.pem, key: /p.key}
         listen_port=20000,
         stale_after_s=3,
         uids=Uids(11, 12, 13, 14),
-        limits=Limits(1000, 10),
+        limits=Limits(10),
         public=Public("::", 8443, "/p.pem", "/p.key"),
     )
 

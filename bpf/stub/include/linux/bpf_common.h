@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0
 /* Instruction classes and modes of BPF, as include/uapi/linux/bpf_common.h fixes them. */
 #ifndef CREDWIRE_STUB_BPF_COMMON_H
 #define CREDWIRE_STUB_BPF_COMMON_H

@@ -1,3 +1,4 @@
+// SPDX-License-Identifier: Apache-2.0 OR GPL-2.0
 /* The fixed-width names that bcc's bpf.h and helpers.h use. */
 #ifndef CREDWIRE_STUB_TYPES_H
 #define CREDWIRE_STUB_TYPES_H

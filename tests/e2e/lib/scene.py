@@ -1,0 +1,225 @@
+"""
+One running daemon for many tests: identities for every part that a test plays, and what the cloud and the audit saw meanwhile.
+
+In: nothing.  Out: a Scene: ``hand("main")`` starts a process of that identity, ``watch()`` looks at audit and cloud from now on.
+Each identity is one script in the stage's ``bin``, so that scripts alone tell them apart: same user, same python3.
+"""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tests.e2e.cloud.record_io import Record
+from tests.e2e.cloud.service import DOMAIN
+from tests.e2e.lib.hand import Hand
+from tests.e2e.lib.net import HarnessError
+from tests.e2e.lib.stage import CLIENT_ID, TRUST_DOMAIN, USER_UID, Stage
+
+IDENTITY = "identity.test-1.oci.cloud.test"
+STORAGE = "objectstorage.test-1.cloud.test"
+UNBOUND = "iaas.test-1.cloud.test"
+"""A name of the cloud that no binding names."""
+USERS = "/20160918/users"
+_SCRIPT = Path(__file__).with_name("hand_script.py")
+
+PARTS = ("main", "other", "narrow", "nowhere", "victim", "fleeting")
+"""
+Identities with a script and a binding of their own: ``main`` does the main job; ``other`` may reach another host; ``narrow`` has egress
+bound-only; ``nowhere`` names no network, so that the cloud's private addresses are not its; ``victim`` is for failing issuers;
+``fleeting`` comes and goes by reload.
+"""
+
+
+class Scene:
+    """A Stage with a daemon and all identities of PARTS, and ``twin``, which two identities claim."""
+
+    def __init__(self, stage: Stage) -> None:
+        self.stage = stage
+        self.bin = stage.directory / "bin"
+        self.bin.mkdir(mode=0o755)
+        self._caps: dict[str, int] = {}
+        for part in (*PARTS, "twin", "stranger"):
+            self.script(part)
+        for part in PARTS:
+            self.write(part)
+        for part in ("twin-one", "twin-two"):
+            self.write(part, script="twin")
+
+    @property
+    def cloud(self) -> Any:
+        """The cloud."""
+        return self.stage.cloud
+
+    def script(self, name: str) -> Path:
+        """A copy of the script, root-owned."""
+        path = self.bin / name
+        shutil.copy(_SCRIPT, path)
+        path.chmod(0o755)
+        return path
+
+    # -- resources
+
+    def write(self, part: str, *, script: str = "", destinations: str = "", ttl_cap_s: int = 3600) -> None:
+        """Write the documents of one part; a reload puts them in force."""
+        stage = self.stage
+        networks = f'networks: ["10.77.{stage.subnet.number}.0/24", "fd77:c1d:{stage.subnet.number:x}::/64"]'
+        if part == "nowhere":
+            networks = ""
+        roots = f"upstreamRoots: {stage.cloud.ca}"
+        hosts = {"other": "identity.test-1.cloud.test", "narrow": STORAGE}.get(part, IDENTITY)
+        limits = 'methods: [GET, POST]\n      paths: ["/20160918/users*", "/20160918/regions*", "/20160918/compartments*"]'
+        places = (
+            destinations
+            or f"""\
+    - hosts: ["{hosts}"]
+      {limits if hosts == IDENTITY else ""}
+      {networks}
+      {roots}
+"""
+        )
+        if part == "main":
+            places += f'    - hosts: ["{STORAGE}"]\n      {networks}\n      {roots}\n'
+        (stage.resources / f"{part}.yaml").write_text(
+            f"""\
+apiVersion: credwire/v1alpha1
+kind: WorkloadIdentity
+metadata: {{name: {part}}}
+spec:
+  workloadID: ops/{part}
+  owner: platform-team@example.org
+  environment: prod
+  egress: {"bound-only" if part == "narrow" else "open"}
+  selectors:
+    - unix:uid: {USER_UID}
+      unix:exe:path: {Path("/usr/bin/python3").resolve()}
+      script:path: {self.bin / (script or part)}
+---
+apiVersion: credwire/v1alpha1
+kind: Federation
+metadata: {{name: {part}-domain}}
+spec:
+  issuer: self
+  audience: oci-demo
+  subjectRule: "sub eq spiffe://{TRUST_DOMAIN}/ops/{part}"
+  principal: svc-{part}
+  owner: platform-team@example.org
+---
+apiVersion: credwire/v1alpha1
+kind: CredentialSource
+metadata: {{name: {part}-upst}}
+spec:
+  federation: {part}-domain
+  environment: prod
+  owner: platform-team@example.org
+  oci:
+    domain: https://{DOMAIN}
+    clientAuth:
+      basic: {{clientId: {CLIENT_ID}, clientSecretFile: {stage.directory / "client-secret"}}}
+    {roots}
+  ttlCap: {ttl_cap_s}s
+---
+apiVersion: credwire/v1alpha1
+kind: WorkloadCredential
+metadata: {{name: {part}}}
+spec:
+  identity: {part}
+  source: {part}-upst
+  owner: platform-team@example.org
+  mode: enforce
+  destinations:
+{places}  delivery: {{wire: {{signer: oci}}}}
+"""
+        )
+
+    def fresh_lease(self, part: str) -> None:
+        """Let the daemon forget the lease of ``part``: its source changes a little."""
+        self._caps[part] = self._caps.get(part, 3600) - 1
+        self.write(part, ttl_cap_s=self._caps[part])
+        self.reload()
+
+    def reload(self) -> None:
+        """Put what is on disk in force."""
+        told = self.stage.credwire("reload")
+        if told.returncode != 0:
+            raise HarnessError(f"reload: {told.stdout}{told.stderr}")
+
+    # -- the play
+
+    def hand(self, part: str = "main", **options: Any) -> Hand:
+        """Start the script of ``part`` as the ordinary user; it trusts credwire's bundle of that identity and the cloud's CA."""
+        return self.run([self.bin / part], part, **options)
+
+    def run(self, argv: Sequence[str | Path], part: str = "main", **options: Any) -> Hand:
+        """Start any program that does what hand_script does, with the trust of ``part``."""
+        bundle = self.stage.state / "ca" / f"{part}.pem"
+        trust = [self.stage.cloud.ca, *([bundle] if bundle.exists() else [])]
+        return Hand(self.stage, argv, trust=trust, **options)
+
+    @contextmanager
+    def watch(self) -> "Iterator[Watch]":
+        """Look at what happens from now on."""
+        yield Watch(self.stage)
+
+    def workers(self) -> dict[str, int]:
+        """Pid of each process of the daemon."""
+        return {row["name"]: int(row["pid"]) for row in self.stage.processes()}
+
+    @contextmanager
+    def misbehaving(self, **faults: Any) -> Iterator[None]:
+        """Faults of the cloud, for a while."""
+        self.stage.cloud.misbehave(**faults)
+        try:
+            yield
+        finally:
+            self.stage.cloud.misbehave()
+
+
+class Watch:
+    """Audit and cloud since it was made."""
+
+    def __init__(self, stage: Stage) -> None:
+        self._stage, self.began = stage, time.time()
+        self._lines, self._records = len(stage.audit()), len(stage.cloud.records())
+
+    def audit(self, within_s: float = 5.0, **wanted: Any) -> dict[str, Any]:
+        """Wait for an audit line whose fields are these; the newest such.  Raises HarnessError with what there was instead."""
+        found: list[dict[str, Any]] = []
+
+        def there() -> bool:
+            found[:] = [line for line in self.lines() if all(line.get(name) == value for name, value in wanted.items())]
+            return bool(found)
+
+        try:
+            self._stage.wait_until(there, within_s, f"an audit line {wanted}")
+        except HarnessError as error:
+            raise HarnessError(f"{error}; there was {self.lines()[-5:]}") from None
+        return found[-1]
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Audit lines since."""
+        return self._stage.audit()[self._lines :]
+
+    def records(self, wanted: Callable[[Record], bool] = lambda _: True) -> list[Record]:
+        """Requests at the cloud since."""
+        return [record for record in self._stage.cloud.records()[self._records :] if wanted(record)]
+
+    def valid(self) -> list[Record]:
+        """Requests with a valid signature since."""
+        return self.records(lambda record: record.verdict == "valid")
+
+    def nothing_given(self) -> bool:
+        """No request since carried a credential of ours, valid or not."""
+        return not [record for record in self.records(lambda r: r.kind == "api") if record.principal or record.verdict == "valid"]
+
+
+@contextmanager
+def scene(name: str) -> Iterator[Scene]:
+    """A scene whose daemon runs."""
+    subjects = {f"ops/{part}": f"svc-{part}" for part in (*PARTS, "twin-one", "twin-two")}
+    with Stage(name, subjects=subjects) as stage:
+        made = Scene(stage)
+        stage.start_daemon()
+        yield made
