@@ -1,10 +1,10 @@
 # The commands of the house.  A newcomer needs two, as root: make demo, make test.
-.PHONY: help demo test check attack bench soak lab clean setup
+.PHONY: help demo test check attack bench lab clean setup
 SHELL := /bin/sh
 PY := .venv/bin/python
 
 help: ## list the commands
-	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | expand -t 12
+	@sed -n 's/^\([a-z]*\):.*## /  make \1\t/p' Makefile | expand -t 16
 
 setup:
 	@tools/setup.sh
@@ -24,6 +24,9 @@ check: ## ruff, mypy, unit and repo tests (no root, no bcc)
 
 attack: setup ## the attack rows alone (root)
 	@$(PY) -m tests.run attack
+
+bench: setup ## what signing costs, beside going direct (root, 3 minutes); results in build/bench.json
+	@$(PY) -m tests.bench.measure
 
 lab: setup ## the kernel suites in virtual machines (root, long)
 	@$(PY) -m tests.run lab

@@ -16,7 +16,7 @@ if [ "$mode" = all ] && [ "$(id -u)" = 0 ]; then
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
   done
   if [ -n "$missing" ]; then
-    say "installing Debian packages:$missing"
+    say "installing Debian packages, about half a minute:$missing"
     log=$(mktemp)
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
       tail -n 20 "$log" >&2
@@ -32,15 +32,15 @@ fi
 
 stamp=$(cat pyproject.toml tools/setup.sh | sha256sum | cut -c1-16)
 if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
-  if [ ! -x .venv/bin/python ]; then
+  if ! .venv/bin/python -m pip --version >/dev/null 2>&1; then # none, or the half of one that a ^C left
     say "making .venv"
-    /usr/bin/python3 -m venv --system-site-packages .venv || {
+    /usr/bin/python3 -m venv --clear --system-site-packages .venv || {
       say "error: python3 -m venv failed; hint: apt-get install python3-venv"
       exit 1
     }
   fi
-  say "installing the pinned Python packages into .venv"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools==84.2.1"
+  say "installing the pinned Python packages into .venv, about a minute"
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools==81.0.0"
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
   printf '%s' "$stamp" >.venv/stamp
 fi

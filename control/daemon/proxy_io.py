@@ -25,6 +25,8 @@ import uvloop
 
 from bpf.abi import KernelReason
 from bpf.record_io import NoRecord, read_answer
+from bpf.abi import KernelReason
+from bpf.record_io import NoRecord, read_answer
 from control.binding.decide import Table
 from control.binding.model import Asked
 from control.daemon import message as m
@@ -536,12 +538,18 @@ _WORDS = {reason: Reason(reason.slug) for reason in KernelReason}
 """The kernel's reasons by their number, looked up once per request."""
 
 
+_REASONS = {kernel: Reason(kernel.slug) for kernel in KernelReason}
+
+
 def kernel_still(sock: socket.socket) -> Reason:
-    """Ask the kernel (0.7 µs, no round trip): same process, same program, agent alive?"""
+    """Ask the kernel (0.7 µs, no round trip): same process, same program, still attested, agent alive?"""
     try:
-        return _WORDS[read_answer(sock).reason]
+        answer = read_answer(sock)
     except NoRecord:
         return Reason.NO_RECORD
+    if answer.reason is KernelReason.GRANTED and not answer.bound:
+        return Reason.PROCESS_CHANGED
+    return _REASONS[answer.reason]
 
 
 async def _main(setup: ProxySetup) -> None:

@@ -49,7 +49,7 @@ class Step(Enum):
 
 
 _NEXT = {
-    Step.HEAD: {Step.HOLD, Step.SIGN, Step.LINGER, Step.OVER},
+    Step.HEAD: {Step.HEAD, Step.HOLD, Step.SIGN, Step.LINGER, Step.OVER},
     Step.HOLD: {Step.SIGN, Step.HEAD, Step.LINGER, Step.OVER},
     Step.SIGN: {Step.HOLD, Step.DIAL, Step.SEND, Step.HEAD, Step.LINGER, Step.OVER},
     Step.DIAL: {Step.SEND, Step.HEAD, Step.LINGER, Step.OVER},

@@ -42,26 +42,43 @@ class _Side(asyncio.Protocol):
         self.ended = False
         """It will send no more."""
         self.closed = False
+        self._early: list[bytes] = []
+        """What arrived before the other side was up: uvloop reads once even when connection_made() pauses."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Reading waits until both sides are up."""
+        """Take the transport; hand over what waited for it."""
         self.transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
         transport.set_write_buffer_limits(high=self.splice.limits.write_high)  # type: ignore[attr-defined]  # same
-        transport.pause_reading()  # type: ignore[attr-defined]  # same
+        if self.other is not None:
+            self.other.hand_over(self.transport)  # type: ignore[arg-type]  # set above
+
+    def hand_over(self, transport: asyncio.Transport) -> None:
+        """The other side is up: give it what came before."""
+        for data in self._early:
+            transport.write(data)
+        self._early.clear()
+        if self.ended:
+            transport.write_eof()
 
     def data_received(self, data: bytes) -> None:
         """Hand on."""
         self.splice.moved()
-        if self.other is not None and self.other.transport is not None and not self.other.closed:
-            self.other.transport.write(data)
+        other = self.other
+        if other is None or other.closed:
+            return
+        if other.transport is None:
+            self._early.append(data)
+        else:
+            other.transport.write(data)
 
     def eof_received(self) -> bool:
         """Hand the half-close on; keep the other direction."""
         self.ended = True
         other = self.other
-        if other is None or other.transport is None or other.closed:
+        if other is None or other.closed:
             return False
-        other.transport.write_eof()
+        if other.transport is not None:
+            other.transport.write_eof()
         if other.ended:
             self.splice.finish()
         return True
@@ -116,9 +133,6 @@ class Splice:
         self.moved()
         await self.loop.connect_accepted_socket(lambda: far_side, far)
         await self.loop.connect_accepted_socket(lambda: near_side, client)
-        for side in self._sides:
-            if side.transport is not None and not side.closed:
-                side.transport.resume_reading()
         return Reason.GRANTED
 
     def moved(self) -> None:

@@ -227,7 +227,7 @@ def test_fast_open_is_redirected(lab: Lab, host: str) -> None:
     lab.rule_exe()
     client = lab.client()
     family = "AF_INET6" if ":" in host else "AF_INET"
-    client.run(f"s = socket.socket(socket.{family})\ns.settimeout(3)\ns.sendto(b'early', 0x20000000, ({host!r}, 443))")
+    client.run(f"s = socket.socket(socket.{family})\ns.sendto(b'early', 0x20000000, ({host!r}, 443))")
     with lab.accept(six=":" in host) as sock:
         sock.settimeout(3)
         assert sock.recv(16) == b"early"

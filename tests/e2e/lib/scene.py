@@ -5,6 +5,7 @@ In: nothing.  Out: a Scene: ``hand("main")`` starts a process of that identity, 
 Each identity is one script in the stage's ``bin``, so that scripts alone tell them apart: same user, same python3.
 """
 
+import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from control.reason import ABOUT, Reason
 from tests.e2e.cloud.record_io import Record
 from tests.e2e.cloud.service import DOMAIN
-from tests.e2e.lib.hand import Hand
+from tests.e2e.lib.hand import Answer, Hand
 from tests.e2e.lib.net import HarnessError
 from tests.e2e.lib.stage import CLIENT_ID, TRUST_DOMAIN, USER_UID, Stage
 
@@ -213,6 +215,28 @@ class Watch:
     def nothing_given(self) -> bool:
         """No request since carried a credential of ours, valid or not."""
         return not [record for record in self.records(lambda r: r.kind == "api") if record.principal or record.verdict == "valid"]
+
+
+def refused(scene: Scene, seen: Watch, answer: Answer, status: int, reason: Reason, *, explained: bool = False) -> dict[str, Any]:
+    """
+    Check one refused request: status, reason, id and hint in the answer, the audit line, no credential of ours at the cloud.
+
+    ``explained`` also asks ``credwire explain``, which takes half a second.  Gives the audit line.
+    """
+    assert (answer.status, answer.reason) == (status, reason), answer
+    told = answer.json()
+    assert told["code"] == reason
+    assert answer.id in told["message"]
+    assert ABOUT[reason].hint in told["message"] or "; " in told["message"]
+    assert answer.headers["opc-request-id"] == answer.id
+    line = seen.audit(id=answer.id, reason=reason)
+    assert line["event"] == "request-refused"
+    assert seen.nothing_given(), seen.records()
+    if explained:
+        said = json.loads(scene.stage.credwire("explain", answer.id, "-o", "json").stdout)
+        assert said["reason"] == reason
+        assert said["hint"]
+    return line
 
 
 @contextmanager

@@ -109,6 +109,11 @@ class Stage:
         """The issuer, as the trust names it."""
         return f"https://{ISSUER_HOST}:{_ISSUER_PORT}"
 
+    @property
+    def listen_port(self) -> int:
+        """Where redirected connections arrive; of this stage alone, so that two can stand side by side."""
+        return 17400 + self.subnet.number
+
     def _cloud_config(self, subnet: Subnet) -> dict[str, Any]:
         trust = {
             "name": "credwire-demo",
@@ -147,6 +152,7 @@ paths:
 cgroup:
   scope: /{self.kennel.cgroup.name}
   daemon: /{self.kennel.cgroup.name}/daemon
+listenPort: {self.listen_port}
 public:
   listen: {self.subnet.here4}:{_ISSUER_PORT}
   certificate: {self.directory}/issuer.pem

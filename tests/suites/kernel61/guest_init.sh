@@ -44,7 +44,9 @@ mkdir -p /mnt/layer
 mount -t tmpfs layer /mnt/layer
 mkdir -p /mnt/layer/up /mnt/layer/tmp
 mount -t overlay overlay -o lowerdir=/mnt/packed/repo,upperdir=/mnt/layer/up,workdir=/mnt/layer/tmp /work
-export PYTHONPATH=/work:/mnt/packed/site PYTHONDONTWRITEBYTECODE=1
+# A .pth file rather than PYTHONPATH: tests start processes with an environment of their own.
+printf '/work\n/mnt/packed/site\n' >/usr/local/lib/python3.11/dist-packages/credwire.pth
+export PYTHONDONTWRITEBYTECODE=1
 cd /work || exit
 
 status=0

@@ -222,10 +222,10 @@ class Peer:
         return message
 
     def message(self, *, bodiless: bool = False) -> Message:
-        """Read one whole message, skipping 100s."""
+        """Read one whole message, skipping interim ones."""
         while True:
             message = self.head()
-            if not message.first.startswith("HTTP/1.1 100"):
+            if not message.first.startswith("HTTP/1.1 1"):
                 return message if bodiless else self.body(message)
 
 
