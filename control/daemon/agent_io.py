@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from bpf.abi import EventKind, KernelReason, ProcessState, Record
+from bpf.abi import EventKind, KernelReason, ProcessFlag, ProcessState, Record
 from bpf.errors import KernelError
 from bpf.kernel_io import Kernel
 from bpf.record_io import Answer, NoRecord, read_answer
@@ -299,8 +299,7 @@ class Agent:
             if answer.reason is not KernelReason.GRANTED:
                 self._refuse(arrival, Reason(answer.reason.slug))
                 return
-            verdict = await self.attest(answer.record)
-            await self._decide(arrival._replace(verdict=verdict))
+            await self._decide(arrival._replace(verdict=await self._attest(answer)))
         except NoRecord:
             self._refuse(arrival, Reason.NO_RECORD, _peer_text(sock))
         except (TimeoutError, ConnectionResetError):
@@ -308,10 +307,14 @@ class Agent:
         finally:
             sock.close()
 
-    async def attest(self, record: Record) -> Verdict:
+    async def _attest(self, answer: Answer) -> Verdict:
         """Attest the process that owns the connection."""
+        record = answer.record
         key = ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id))
-        return await self.attestor.attest(key, record.uid, record.gid, self.kernel.script_text(record.script_id))
+        verdict = await self.attestor.attest(key, record.uid, record.gid, self.kernel.script_text(record.script_id))
+        if verdict.identity is not None and answer.state is not ProcessState.BOUND:
+            self._settle(key, verdict.identity)  # a kept verdict: the kernel may have judged the process anew since
+        return verdict
 
     async def _decide(self, arrival: "Arrival") -> None:
         record, verdict = arrival.record, arrival.verdict
@@ -324,6 +327,10 @@ class Agent:
                 arrival.channel.send(passed)
             else:
                 self._refuse(arrival, refusal.reason, refusal.detail)
+            return
+        seen = _seen(record)
+        if seen is not None:
+            self._refuse(arrival, seen.reason, seen.detail)
             return
         destinations = self.policy.destinations(verdict.identity.name)
         if not destinations:
@@ -504,6 +511,15 @@ class Agent:
         await self._tell_keys()
         self.audit(Event(id=new_id(), event="reloaded", revision=int(self.policy.current.revision), detail=f"asked by {by}"))
         return []
+
+
+def _seen(record: Record) -> Refusal | None:
+    """Judge what the kernel saw in the task at connect(): facts read later from /proc may have changed back by then."""
+    if record.flags & ProcessFlag.TRACED:
+        return Refusal(Reason.PROCESS_TRACED, f"process {record.tgid} had a debugger attached when it connected")
+    if record.flags & (ProcessFlag.FOREIGN_USERNS | ProcessFlag.FOREIGN_MNTNS):
+        return Refusal(Reason.NAMESPACE_FOREIGN, f"process {record.tgid} was in another user or mount namespace when it connected")
+    return None
 
 
 def _stranger(why: str) -> None:

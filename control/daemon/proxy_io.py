@@ -25,8 +25,6 @@ import uvloop
 
 from bpf.abi import KernelReason
 from bpf.record_io import NoRecord, read_answer
-from bpf.abi import KernelReason
-from bpf.record_io import NoRecord, read_answer
 from control.binding.decide import Table
 from control.binding.model import Asked
 from control.daemon import message as m

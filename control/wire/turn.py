@@ -8,6 +8,7 @@ compared before its last bytes leave.  Pure.
 import base64
 import hashlib
 import hmac
+from typing import Any
 
 from control.binding.canonical import authority
 from control.binding.model import Asked, Destination
@@ -54,9 +55,9 @@ class Turn:
         """How the body goes on; differs from head.chunked once it was buffered."""
         self.held: bytearray | None = None
         """The body so far, where all of it must be known before it can be signed."""
-        self.hash = hashlib.sha256()
+        self.hash: Any = None
+        """SHA-256 of the body so far; None when no hash was announced."""
         self.expected = b""
-        """Announced SHA-256; empty when none was."""
         self.signed_head = b""
         self.sent = False
         """The head has been written to the destination."""
@@ -74,10 +75,11 @@ class Turn:
         if len(digest) != 32:
             raise ValueError("not a SHA-256")
         self.expected = digest
+        self.hash = hashlib.sha256()
 
     def check(self, payload: bytes, done: bool) -> None:
         """Hash on; at the end compare.  Raises BodyHashMismatch before the last bytes are handed out."""
-        if not self.expected:
+        if self.hash is None:
             return
         if payload:
             self.hash.update(payload)

@@ -256,7 +256,7 @@ def test_an_issuer_that_fails_gives_a_typed_refusal(scene: Scene, fault: str, st
             if reason is not Reason.PRINCIPAL_MISMATCH:  # that exchange was done, and its fruit thrown away
                 seen.audit(event="exchange-failed", source="victim-upst")
             told = json.loads(scene.stage.credwire("status", "-o", "json").stdout)
-            assert any(line["level"] == "red" and "victim-upst" in line["text"] for line in told["health"]), told["health"]
+            assert any(line["level"] == "red" and "victim-upst" in line["says"] for line in told["health"]), told["health"]
             with scene.hand("main") as other:
                 assert other.request(IDENTITY, "GET", USERS).status == 200
         scene.fresh_lease("victim")

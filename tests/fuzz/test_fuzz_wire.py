@@ -43,9 +43,10 @@ def test_a_hello_reads_the_same_in_any_records(size: int, padding: int, name: st
 PIECES = st.lists(
     st.sampled_from(
         [
-            b"GET", b"POST", b" ", b"/", b"/a?b", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b":", b"Host", b"h.test", b"Content-Length",
-            b"Transfer-Encoding", b"chunked", b"5", b"0", b",", b"\0", b"\t", b"Connection", b"close", b"upgrade", b"Expect", b"100-continue",
-            b"\x80", b"https://h.test/", b"X", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h.test\r\n",
+            b"GET", b"POST", b" ", b"/", b"/a?b", b"HTTP/1.1", b"HTTP/1.0", b"\r\n", b"\n", b"\r", b":", b"Host", b"h.test",
+            b"Content-Length", b"Transfer-Encoding",
+            b"chunked", b"5", b"0", b",", b"\0", b"\t", b"Connection", b"close", b"upgrade", b"Expect",
+            b"100-continue", b"\x80", b"https://h.test/", b"X", b"\r\n\r\n", b"GET / HTTP/1.1\r\nHost: h.test\r\n",
         ]
     ),
     max_size=24,
@@ -102,7 +103,10 @@ def _outcome(raw: bytes, cuts: list[int]) -> tuple[bytes, bytes, bool] | None:
     return payload, rest, done
 
 
-CHUNKS = st.lists(st.sampled_from([b"5\r\nhello\r\n", b"0\r\n", b"\r\n", b"a", b"1\r\nx\r\n", b"x: y\r\n", b";e=f", b"\n", b" ", b"3", b"\0"]), max_size=12)
+CHUNKS = st.lists(
+    st.sampled_from([b"5\r\nhello\r\n", b"0\r\n", b"\r\n", b"a", b"1\r\nx\r\n", b"x: y\r\n", b";e=f", b"\n", b" ", b"3", b"\0"]),
+    max_size=12,
+)
 
 
 @given(CHUNKS.map(b"".join), st.lists(st.integers(0, 60), max_size=6))

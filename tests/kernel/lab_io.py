@@ -155,19 +155,20 @@ class Lab:
     """The programs on a cgroup of their own."""
 
     def __init__(self) -> None:
+        self._clients: list[Client] = []
+        self._watchdog: subprocess.Popen[str] | None = None
+        self._came_from = place_io.cgroup2_root() / self._own_cgroup().lstrip("/")
         self.home = Path(tempfile.mkdtemp(prefix="cw-kernel-"))
         self.home.chmod(0o755)
-        self.cgroup = place_io.cgroup2_root() / f"cw-kernel-{os.getpid()}"
+        self.pins = self.home / "pins"
+        self.cgroup = place_io.cgroup2_root() / self.home.name
         self.clients, self.daemon = self.cgroup / "clients", self.cgroup / "daemon"
         for path in (self.cgroup, self.clients, self.daemon):
             path.mkdir()
-        self._came_from = place_io.cgroup2_root() / self._own_cgroup().lstrip("/")
-        self.pins = self.home / "pins"
         self.cache = self.home / "cache"
         self._watchdog = subprocess.Popen(
             [sys.executable, "-c", WATCHDOG, str(ROOT), str(self.pins), "900"], stdin=subprocess.PIPE, text=True, start_new_session=True
         )
-        self._clients: list[Client] = []
         self.bound = self._copy_python("bound")
         self.other = self._copy_python("other")
         join_cgroup(self.daemon)
@@ -313,14 +314,12 @@ class Lab:
         remove(self.pins)
         join_cgroup(self._came_from)
         for path in (self.clients, self.daemon, self.cgroup):
-            until(lambda path=path: _rmdir(path))
+            until(lambda path=path: not path.exists() or _rmdir(path))
         for name in ("four", "six", "straight4", "straight6"):
             if (sock := getattr(self, name, None)) is not None:
                 sock.close()
-        assert self._watchdog.stdin is not None
-        self._watchdog.stdin.write("done\n")
-        self._watchdog.stdin.close()
-        self._watchdog.wait()
+        if self._watchdog is not None:
+            self._watchdog.communicate("done\n")
         shutil.rmtree(self.home)
 
 

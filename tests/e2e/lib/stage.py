@@ -286,29 +286,38 @@ spec:
 
     # -- the daemon
 
-    def start_daemon(self, within_s: float = 25) -> float:
-        """Start credwired and wait until it enforces and signs; gives the seconds that it took."""
+    def start_daemon(self, within_s: float = 25, *, red: bool = False) -> float:
+        """Start credwired and wait until it enforces and signs, or, with ``red``, answers at all; gives the seconds that it took."""
         began = time.monotonic()
         log = (self.directory / "daemon.log").open("ab")
         self.daemon = self.start([*CREDWIRED, "run", "--config", str(self.config)], stdout=log, stderr=log, stdin=subprocess.DEVNULL)
         log.close()
         self._exits.callback(self.stop_daemon)
-        self.wait_until(self.healthy, within_s, "the daemon to be healthy")
+        self.wait_until(self.enforcing if red else self.healthy, within_s, "the daemon to be healthy")
         return time.monotonic() - began
 
     def healthy(self) -> bool:
         """Whether every process answers and the bundle is written."""
+        status = self.status()
+        return bool(status.get("enforcing")) and all(line["level"] != "red" for line in status["health"])
+
+    def enforcing(self) -> bool:
+        """Whether the agent answers and enforces, whatever else is wrong."""
+        return bool(self.status().get("enforcing"))
+
+    def status(self) -> dict[str, Any]:
+        """What ``credwire status`` says; empty while nobody answers.  Raises HarnessError when credwired has ended."""
         assert self.daemon is not None
         if self.daemon.poll() is not None:
             raise HarnessError(f"credwired ended with {self.daemon.returncode}:\n{self.log_tail()}")
         if not (self.run / "admin.sock").exists() or not (self.state / "ca" / "oci-cli.pem").exists():
-            return False
+            return {}
         told = self.credwire("status", "-o", "json")
         try:
-            status = json.loads(told.stdout)
+            status: dict[str, Any] = json.loads(told.stdout)
         except ValueError:
-            return False
-        return bool(status.get("enforcing")) and all(line["level"] != "red" for line in status["health"])
+            return {}
+        return status
 
     def stop_daemon(self) -> None:
         """Stop credwired as an operator would, and remove its programs."""

@@ -31,13 +31,15 @@ def refused(message: object, status: int, reason: Reason) -> None:
     assert message.one("opc-request-id") == message.one("x-credwire-id")
 
 
-# ---- a request goes through --------------------------------------------------------------------------------------------------------------
+# ---- a request goes through ---------------------------------------------------------------------------------------------------------
 
 
 def test_a_get_is_signed_and_its_answer_comes_back(here: World) -> None:
     """The placeholder goes, the signature comes, the answer streams back, the agent hears of it."""
     here.echo()
-    client = here.tls().send(get("/things?limit=1", 'Authorization: Signature keyId="placeholder"', "Connection: keep-alive", port=here.port))
+    client = here.tls().send(
+        get("/things?limit=1", 'Authorization: Signature keyId="placeholder"', "Connection: keep-alive", port=here.port)
+    )
     got = client.message()
     assert got.status == 200
     assert got.one("x-first") == "GET /things?limit=1 HTTP/1.1"
@@ -206,7 +208,9 @@ def test_alt_svc_and_fields_of_one_connection_are_taken_out(here: World) -> None
 
     def script(peer: Peer) -> None:
         peer.message()
-        peer.send(answer(b"", "200 OK", 'Alt-Svc: h3=":443"', "Connection: x-hop, keep-alive", "X-Hop: 1", "Keep-Alive: timeout=5", "X-End: 2"))
+        peer.send(
+            answer(b"", "200 OK", 'Alt-Svc: h3=":443"', "Connection: x-hop, keep-alive", "X-Hop: 1", "Keep-Alive: timeout=5", "X-End: 2")
+        )
         peer.rest()
 
     here.far(script)
@@ -214,7 +218,7 @@ def test_alt_svc_and_fields_of_one_connection_are_taken_out(here: World) -> None
     assert [name.lower() for name, _ in got.fields] == ["content-length", "x-end"]
 
 
-# ---- bodies that lie -----------------------------------------------------------------------------------------------------------------------
+# ---- bodies that lie ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_body_that_differs_from_its_hash_never_arrives_whole(here: World) -> None:
@@ -315,7 +319,7 @@ def test_a_body_whose_hash_is_wanted_is_held_and_hashed(here: World) -> None:
     refused(client.message(), 413, Reason.REQUEST_BODY_TOO_LARGE)
 
 
-# ---- what is refused -----------------------------------------------------------------------------------------------------------------------
+# ---- what is refused ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -373,7 +377,7 @@ def test_keys_says_no_with_its_own_id_and_hint(here: World) -> None:
     assert far.connections == 0
 
 
-# ---- decisions that are taken back -----------------------------------------------------------------------------------------------------------
+# ---- decisions that are taken back --------------------------------------------------------------------------------------------------
 
 
 def test_a_verdict_that_changes_stops_the_kept_connection(here: World) -> None:
@@ -492,7 +496,7 @@ def test_a_stranger_on_the_listener_gets_nothing(here: World) -> None:
     here.until(lambda: not here.proxy._open)
 
 
-# ---- TLS with the client -------------------------------------------------------------------------------------------------------------------
+# ---- TLS with the client ------------------------------------------------------------------------------------------------------------
 
 
 def test_a_client_that_does_not_trust_us_is_reported(here: World) -> None:
@@ -564,23 +568,23 @@ def test_the_leaf_is_minted_once_for_its_name(here: World) -> None:
 def test_no_leaf_is_told_by_an_alert(here: World) -> None:
     """keys says no: nothing to shake hands with."""
     here.mint = lambda wanted: m.Refused(wanted.call, "cw-2", Reason.GRANT_UNKNOWN)
-    with pytest.raises(ssl.SSLError, match="(?i)access.denied"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
         here.tls()
     assert here.noted("connection-failed", Reason.GRANT_UNKNOWN)
 
 
-# ---- the destination -------------------------------------------------------------------------------------------------------------------------
+# ---- the destination ----------------------------------------------------------------------------------------------------------------
 
 
 def test_a_destination_with_the_wrong_name_gets_no_byte(here: World) -> None:
     """Verified for the bound name before anything is written."""
-    here.far(lambda peer: None, context=server_context(here.far_ca, "other.cloud.test", here.directory))
+    here.far(lambda _: None, context=server_context(here.far_ca, "other.cloud.test", here.directory))
     refused(here.tls().send(get(port=here.port)).message(), 502, Reason.UPSTREAM_UNVERIFIED)
 
 
 def test_a_destination_of_another_ca_gets_no_byte(here: World) -> None:
     """upstreamRoots are the only roots then."""
-    here.far(lambda peer: None, context=server_context(here.client_ca, HOST, here.directory))
+    here.far(lambda _: None, context=server_context(here.client_ca, HOST, here.directory))
     refused(here.tls().send(get(port=here.port)).message(), 502, Reason.UPSTREAM_UNVERIFIED)
 
 
@@ -600,7 +604,7 @@ def test_a_dead_address_is_answered_in_time(here: World) -> None:
 
 
 def test_a_dead_address_is_replaced_by_another_of_the_name(tmp_path: Path) -> None:
-    """localhost resolves to 127.0.0.1 everywhere, where the listener itself is: a live, verified address wins over the recorded dead one."""
+    """A live, verified address wins over the recorded dead one; one outside of the networks is not even tried."""
     with world(tmp_path, hosts=("localhost",)) as here:
         asked: list[str] = []
 
@@ -703,7 +707,7 @@ def test_bytes_nobody_asked_for_end_the_upstream_connection(here: World) -> None
     assert far.connections == 3
 
 
-# ---- what is not ours ------------------------------------------------------------------------------------------------------------------------
+# ---- what is not ours ---------------------------------------------------------------------------------------------------------------
 
 
 def splice_script(peer: Peer) -> None:
@@ -760,7 +764,7 @@ def test_bound_only_refuses_other_names(tmp_path: Path) -> None:
     """The alert says access denied, and nothing leaves the machine."""
     with world(tmp_path, egress="bound-only") as here:
         far = here.echo()
-        with pytest.raises(ssl.SSLError, match="(?i)access.denied"):
+        with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
             here.tls("other.cloud.test")
         sock = here.tcp()
         sock.sendall(b"GET / HTTP/1.1\r\n")

@@ -92,7 +92,9 @@ def test_requests_that_are_refused(lines: bytes, status: int, reason: Reason, wh
     assert what in error.value.detail
 
 
-@pytest.mark.parametrize("raw", [b"", b"G", b"GET", b"GET /", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHo", b"PUT /a HT"])
+@pytest.mark.parametrize(
+    "raw", [b"", b"G", b"GET", b"GET /", b"GET / HTTP/1.1", b"GET / HTTP/1.1\r", b"GET / HTTP/1.1\r\nHo", b"PUT /a HT"]
+)
 def test_a_head_that_may_still_become_one_is_waited_for(raw: bytes) -> None:
     """No fault yet."""
     assert partial_fault(raw) == ""

@@ -35,7 +35,9 @@ def sni(name: bytes, kind: int = 0) -> bytes:
 
 def handshake(extensions: bytes, *, session: bytes = b"") -> bytes:
     """A handshake message."""
-    body = b"\3\3" + bytes(32) + bytes((len(session),)) + session + b"\0\2\x13\1" + b"\1\0" + len(extensions).to_bytes(2, "big") + extensions
+    body = (
+        b"\3\3" + bytes(32) + bytes((len(session),)) + session + b"\0\2\x13\1" + b"\1\0" + len(extensions).to_bytes(2, "big") + extensions
+    )
     return b"\1" + len(body).to_bytes(3, "big") + body
 
 
@@ -98,7 +100,7 @@ def test_other_protocols_are_not_tls(raw: bytes) -> None:
         (records(handshake(sni(b"a.test\xff")), 999), "not a host name"),
         (records(handshake(sni(b"a" * 300)), 999), "not a host name"),
         (records(handshake(sni(b"a.test", kind=1)), 999), "type 1"),
-        (records(handshake(extension(0, b"\0\x09\0\0\1a\0\0\1b\0")), 999), "past the end"),
+        (records(handshake(extension(0, b"\0\x0a\0\0\1a\0\0\1b\0")), 999), "past the end"),
         (records(handshake(extension(0, b"\0\x08\0\0\1a\0\0\1b")), 999), "more than one"),
         (records(handshake(extension(16, b"\0\1\0")), 999), "empty ALPN"),
         (records(handshake(b"", session=bytes(33)), 999), "session id"),

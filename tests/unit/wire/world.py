@@ -364,7 +364,7 @@ class World:
 
     def signed(self, wanted: m.SignatureWanted) -> m.Message:
         """Replace the placeholder, and hold the client to the hash it announced."""
-        announced = dict((k.lower(), v) for k, v in wanted.headers).get("x-content-sha256", "")
+        announced = {k.lower(): v for k, v in wanted.headers}.get("x-content-sha256", "")
         return m.RequestSigned(wanted.call, ("authorization",), (("authorization", f"Signed {len(self.wanted)}"),), announced)
 
     def minted(self, wanted: m.LeafWanted) -> m.Message:

@@ -7,10 +7,8 @@ Needs root, BTF and bcc; the programs hang on a cgroup of their own.
 import json
 import os
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
-
-import pytest
 
 from bpf.abi import ProcessState
 from bpf.record_io import read_answer
@@ -18,21 +16,9 @@ from control.daemon.confine_io import confine
 from control.facts.gather_io import Namespaces, gather
 from control.facts.model import Facts, ProcessKey
 from control.units import ExecId, Gid, Pid, StartNs, Uid
-from tests.kernel.conftest import _missing
 from tests.kernel.lab_io import Lab
-from tests.kernel.lab_io import lab as make_lab
 
 CLIENT_UID = 72499
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """One load of the programs."""
-    if missing := _missing():
-        pytest.skip(missing)
-    with make_lab() as made:
-        yield made
-        made.calm()
 
 
 def as_agent(work: Callable[[], Any]) -> Any:
