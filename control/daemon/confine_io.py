@@ -47,8 +47,15 @@ NAME_SERVICE = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf", "/etc/ho
 TRUST_ROOTS = ("/etc/ssl", "/usr/lib/ssl", "/usr/share/ca-certificates", "/etc/localtime", "/usr/share/zoneinfo")
 """What TLS verification and the printing of times read; all of it is public."""
 
-_WARM_MODULES = ("encodings.idna", "stringprep", "unicodedata", "linecache", "traceback", "tracemalloc", "asyncio.selector_events")
-"""Modules that the standard library imports on first use: host names, and the printing of errors."""
+_WARM_MODULES = (
+    "encodings.idna", "stringprep", "unicodedata", "linecache", "traceback", "tracemalloc", "asyncio.selector_events",
+    "concurrent.futures.thread", "cryptography.hazmat.backends.openssl.backend",
+)  # fmt: skip
+"""
+Modules that libraries import on first use: host names, the printing of errors, to_thread(), the first ECDSA signature.
+
+A checkout below /root or a home directory is out of reach for the uid that a process takes, whatever Landlock would allow.
+"""
 _WARM_CODECS = ("utf-8", "ascii", "latin-1", "idna", "punycode")
 
 _PR_SET_PDEATHSIG, _PR_GET_PDEATHSIG, _PR_GET_DUMPABLE, _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS = 1, 2, 3, 4, 8

@@ -26,8 +26,8 @@ from control.daemon.socket_io import listen
 
 FIRST_BEAT_S = 20.0
 """A child may take this long before its first beat: a cold start compiles the BPF programs."""
-HANG_S = 1.2
-"""Longest silence of a child that has beaten before; six missed beats of 0.2 s."""
+HANG_S = 1.0
+"""Longest silence of a child that has beaten before; five missed beats of 0.2 s."""
 STABLE_S = 10.0
 """A child that lived this long starts its backoff anew."""
 BACKOFF_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)

@@ -20,9 +20,9 @@ _NAME_CHAR = r"[!#$%&'*+.^_`|~0-9A-Za-z-]"
 _VALUE = r"[\t\x20-\x7e\x80-\xff]"
 _FIELD = rf"{_NAME_CHAR}++:[ \t]*+{_VALUE}*+\r\n"
 
-# possessive quantifiers throughout: no head makes the matcher go back
+# possessive quantifiers: no head makes the matcher go back; never around a capture, which CPython before 3.11.5 gets wrong (gh-101955)
 _REQUEST = re.compile(rf"([A-Z][A-Z-]{{0,31}}+) ([\x21-\x7e]++) HTTP/1\.1\r\n((?:{_FIELD})*+)\r\n")
-_ANSWER = re.compile(rf"HTTP/1\.([01]) ([1-9][0-9]{{2}})(?: ({_VALUE}*+))?+\r\n((?:{_FIELD})*+)\r\n")
+_ANSWER = re.compile(rf"HTTP/1\.([01]) ([1-9][0-9]{{2}})(?: ({_VALUE}*+))?\r\n((?:{_FIELD})*+)\r\n")
 _FIELDS = re.compile(rf"({_NAME_CHAR}++):[ \t]*+({_VALUE}*+)\r\n")
 _FIELD_LINES = re.compile(rf"(?:{_FIELD})*+")
 

@@ -127,46 +127,69 @@ def test_without_the_supervisor_everything_ends_and_a_new_one_takes_over(scene: 
 
 
 _UPLOADING = """
-import threading
-sock = hands.sockets[number]
-def push():
+sock, stream, began = hands.sockets[number], b"", time.time()
+sock.settimeout(0.01)
+while not stream and time.time() < began + 20:
     try:
-        while True:
-            sock.sendall(b"x" * 4096)
-            time.sleep(0.01)
-    except OSError as error:
-        hands.cut_at = time.time()
-hands.cut_at = 0.0
-threading.Thread(target=push, daemon=True).start()
+        sock.send(b"x" * 4096)
+        stream = sock.recv(65536)
+    except TimeoutError:
+        pass
+result = (time.time(), stream.decode("latin-1"))
+"""
+"""Sends on until something is answered; says when and what."""
+
+_PUT = """
+sock = hands.sockets[number]
+sock.sendall(head.encode())
+for _ in range(40):
+    sock.sendall(b"x" * (1 << 20))
 """
 
 
 def test_a_binding_that_goes_cuts_what_runs(scene: Scene) -> None:
-    """A reload without it ends an upload in the middle and an idle keep-alive connection within a second; others do not notice."""
+    """
+    A reload without it ends an upload, a download and an idle keep-alive connection within a second; others do not notice.
+
+    The upload is answered with the reason, the download breaks off without a TLS goodbye (an answer that began cannot be taken back), the cloud sees both end.
+    """
     storage = f'    - hosts: ["{STORAGE}"]\n      networks: ["10.77.{scene.stage.subnet.number}.0/24"]\n      upstreamRoots: {scene.cloud.ca}\n'
     scene.write("fleeting", destinations=storage)
     scene.reload()
-    with scene.watch() as seen, scene.hand("fleeting") as hand, scene.hand("main") as other:
-        kept = other.open(IDENTITY)
-        idle = hand.open(STORAGE)
-        assert hand.asks(idle, head(STORAGE, "GET", "/n/")).status == 200
-        stream = hand.open(STORAGE)
-        headers = [("content-type", "application/octet-stream"), ("content-length", str(1 << 30)), placeholder("date (request-target) host")]
-        hand.send(stream, head(STORAGE, "PUT", f"/n/{NAMESPACE}/b/demo/o/stream", [*headers, ("date", "x")]))
-        hand.python(_UPLOADING, number=stream)
+    target = f"/n/{NAMESPACE}/b/demo/o/stream"
+    headers = [("content-type", "application/octet-stream"), placeholder("date (request-target) host"), ("date", "x")]
+    with scene.watch() as seen, scene.hand("fleeting") as up, scene.hand("fleeting") as down, scene.hand("main") as other:
+        kept, put = other.open(IDENTITY), other.open(STORAGE)
+        other.python(_PUT, number=put, head=head(STORAGE, "PUT", target, [*headers, ("content-length", str(40 << 20))]).decode())
+        assert other.answer(put, "PUT").status == 200
+        idle = down.open(STORAGE)
+        assert down.asks(idle, head(STORAGE, "GET", "/n/")).status == 200
+        download = down.open(STORAGE)
+        down.send(download, head(STORAGE, "GET", target))
+        assert down.do("read", number=download, most=1000).startswith("HTTP/1.1 200")
+        upload = up.open(STORAGE)
+        up.send(upload, head(STORAGE, "PUT", f"{target}-2", [*headers, ("content-length", str(1 << 30))]))
+        up.tell("python", code=_UPLOADING, number=upload)
         seen.audit(event="request-signed", method="PUT", identity="fleeting")
+        down.tell("drain", number=idle)
         (scene.stage.resources / "fleeting.yaml").unlink()
         scene.reload()
         decided = seen.audit(event="reloaded")["at"]
-        hand.tell("drain", number=idle)
-        ended = hand.told()
-        scene.stage.wait_until(lambda: bool(hand.python("result = hands.cut_at")), 5, "the upload to be cut")
-        assert hand.python("result = hands.cut_at") - decided <= 1.0
-        assert ended["at"] - decided <= 1.0
+        idle_ended = down.told()
+        assert idle_ended["at"] - decided <= 1.0
+        answered_at, answer = up.told()
+        assert answered_at - decided <= 1.0
+        assert Reason.REVISION_OLD in answer.partition("\r\n\r\n")[0]
+        cut = down.do("drain", number=download)
+        assert cut["end"] in ("ConnectionResetError", "SSLEOFError")
+        assert cut["bytes"] < 40 << 20
         seen.audit(event="request-refused", method="PUT", reason=Reason.REVISION_OLD)
-        assert hand.request(STORAGE, "GET", "/n/").status == 401  # unbound now: the cloud itself, unsigned
+        seen.audit(event="request-refused", method="GET", reason=Reason.REVISION_OLD)
+        (gone,) = (record for record in seen.records() if record.path == f"{target}-2")
+        assert gone.at - decided <= 1.0
+        assert gone.status != 200
+        assert up.request(STORAGE, "GET", "/n/").status == 401  # unbound now: the cloud itself, unsigned
         assert other.asks(kept, head(IDENTITY, "GET", USERS)).status == 200
-        assert not [record for record in seen.records() if record.method == "PUT" and record.status == 200]
     scene.write("fleeting")
     scene.reload()
 
@@ -182,13 +205,15 @@ def broken(scene: Scene) -> Iterator[str]:
 
 
 def test_a_broken_file_changes_nothing_but_the_status(scene: Scene, broken: str) -> None:
-    """reload says file, line and hint and exits 1; the running set goes on; status is red until it is mended."""
+    """reload says file and line and exits 1, validate also what to try; the running set goes on; status is red until it is mended."""
     with scene.watch() as seen, scene.hand() as hand:
         number = hand.open(IDENTITY)
         told = scene.stage.credwire("reload")
         assert told.returncode != 0
         assert f"{broken}:5:" in told.stderr + told.stdout
-        assert "hint" in told.stderr + told.stdout
+        checked = scene.stage.credwire("validate", str(scene.stage.resources))
+        assert f"{broken}:5:" in checked.stderr
+        assert "credwire: hint: " in checked.stderr
         seen.audit(event="reload-refused", reason=Reason.RESOURCE_MALFORMED)
         assert hand.asks(number, head(IDENTITY, "GET", USERS)).status == 200
         assert hand.request(IDENTITY, "GET", USERS).status == 200

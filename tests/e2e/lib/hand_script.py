@@ -71,7 +71,8 @@ class Hands:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for path in trust:
             context.load_verify_locations(path)
-        sock = context.wrap_socket(self.sockets[number], server_hostname=name)
+        # an end without close_notify is an error here: nobody shall take a cut answer for a whole one
+        sock = context.wrap_socket(self.sockets[number], server_hostname=name, suppress_ragged_eofs=False)
         self.sockets[number], self.streams[number] = sock, Stream(Source(sock))
         told = sock.getpeercert() or {}
         issuer = {key: value for part in told["issuer"] for key, value in part}
