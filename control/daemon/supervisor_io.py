@@ -311,7 +311,7 @@ def _become(program: Program, argument: str, beat_fd: int, parent: int) -> None:
             if int(name) not in keep:
                 with suppress(OSError):
                     os.close(int(name))
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "PYTHONDONTWRITEBYTECODE": "1"}
+        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "RES_OPTIONS": "no-reload"}  # see confine_io.scrub_environment
         os.execve(sys.executable, [sys.executable, "-P", "-m", program.module, argument], environment)  # noqa: S606
     finally:
         os._exit(127)

@@ -4,6 +4,7 @@ import select
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -111,7 +112,8 @@ def test_getsockopt_is_cheap(lab: Lab, capsys: pytest.CaptureFixture[str]) -> No
         best = min(_timed(sock) for _ in range(5))
     with capsys.disabled():
         print(f" [read_answer {best * 1e6:.2f} us]", end="")
-    assert best < 20e-6
+    emulated = "QEMU TCG" in Path("/proc/cpuinfo").read_text()  # runs at a tenth of the speed
+    assert best < (200e-6 if emulated else 20e-6)
 
 
 def _timed(sock: socket.socket) -> float:
