@@ -1,5 +1,5 @@
 # The commands of the house.  A newcomer needs two, as root: make demo, make test.
-.PHONY: help demo test check attack bench lab clean setup
+.PHONY: help demo test check attack bench lab clean setup setup-test
 SHELL := /bin/sh
 PY := .venv/bin/python
 
@@ -9,10 +9,13 @@ help: ## list the commands
 setup:
 	@tools/setup.sh
 
+setup-test:
+	@tools/setup.sh test
+
 demo: setup ## the whole main job with the real OCI CLI, then a clean machine (root)
 	@$(PY) -m tests.e2e.demo
 
-test: setup ## everything this machine can run, and what it could not (root)
+test: setup-test ## everything this machine can run, and what it could not (root)
 	@$(PY) -m tests.run
 
 check: ## ruff, mypy, unit and repo tests (no root, no bcc)
@@ -22,7 +25,7 @@ check: ## ruff, mypy, unit and repo tests (no root, no bcc)
 	@.venv/bin/mypy --no-error-summary
 	@$(PY) -m pytest tests/unit tests/repo
 
-attack: setup ## the attack rows alone (root)
+attack: setup-test ## the attack rows alone (root)
 	@$(PY) -m tests.run attack
 
 bench: setup ## what signing costs, beside going direct (root, 3 minutes); results in build/bench.json

@@ -42,6 +42,8 @@ __all__ = ["Kernel", "KernelError", "KernelFilter"]
 
 _ELEMENT = struct.pack("<I", 0)
 """Key of the only element of an array."""
+MAX_DRAIN = 8192
+"""More than the ring holds: what is there now is taken, what programs add meanwhile is not chased."""
 _LD_IMM64 = 0x18
 _BY_MAP, _BY_VALUE = 1, 2
 """src_reg of a load: the map's descriptor, or the address of its element (linux/bpf.h BPF_PSEUDO_*)."""
@@ -422,9 +424,9 @@ class Kernel:
         """Readable when there are events."""
         return self._maps[MapNumber.EVENTS]
 
-    def drain(self) -> list[Event]:
-        """Take the events that are there; hints, since the buffer may have lost some (counter ``event-lost``)."""
-        return [Event.unpack(raw) for raw in self._ring.drain()]
+    def drain(self, most: int = MAX_DRAIN) -> list[Event]:
+        """Take up to ``most`` of the events that are there; hints, since the buffer may have lost some (counter ``event-lost``)."""
+        return [Event.unpack(raw) for raw in self._ring.drain(most)]
 
     def counters(self) -> dict[str, int]:
         """Sum the per-CPU counters by name: a reason's slug, or what bpf/abi.h's ``enum counter`` names."""

@@ -27,11 +27,11 @@ class Ring:
     def _produced(self) -> int:
         return int.from_bytes(self._theirs[:8], "little")
 
-    def drain(self) -> list[bytes]:
-        """Take every element that is complete."""
-        found = []
+    def drain(self, most: int) -> list[bytes]:
+        """Take up to ``most`` complete elements: programs may write faster than we read, and whoever reads has other work too."""
+        found: list[bytes] = []
         at = self._consumed.value
-        while at < self._produced():
+        while len(found) < most and at < self._produced():
             start = self._data_at + (at & self._mask)
             header = int.from_bytes(self._theirs[start : start + 4], "little")
             if header & _BUSY:

@@ -8,8 +8,10 @@ Out: the tiers' own output, one table, one closing line; exit 1 on any failure.
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -53,20 +55,28 @@ def run(tier: Tier) -> tuple[dict[str, int], bool]:
     paths = [p for p in tier.paths if any((ROOT / p).rglob("test_*.py"))]
     if not paths:
         return {}, True
-    command = [sys.executable, "-m", "pytest", *paths, "-q", "-ra", "--no-header", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", *paths, "-ra", "--no-header", "-p", "no:cacheprovider"]
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert process.stdout is not None
     tail = ""
-    deadline = time.monotonic() + tier.minutes * 60
-    for line in process.stdout:
-        print("  " + line, end="", flush=True)
-        if SUMMARY.search(line):
-            tail = line
-        if time.monotonic() > deadline:
-            process.terminate()
-            print(f"  {tier.name}: over {tier.minutes} minutes, stopped", flush=True)
-            break
-    code = process.wait()
+    expired = threading.Event()
+
+    def expire() -> None:
+        expired.set()
+        process.send_signal(signal.SIGINT)  # pytest still cleans up and says what it has
+
+    alarm = threading.Timer(tier.minutes * 60, expire)  # a hung test prints no line that could be waited for
+    alarm.start()
+    try:
+        for line in process.stdout:
+            print("  " + line, end="", flush=True)
+            if SUMMARY.search(line):
+                tail = line
+        code = process.wait()
+    finally:
+        alarm.cancel()
+    if expired.is_set():
+        print(f"  {tier.name}: over {tier.minutes} minutes, stopped", flush=True)
     counts = {word.rstrip("s") if word.startswith("error") else word: int(number) for number, word in SUMMARY.findall(tail)}
     return counts, code == 0
 

@@ -1,16 +1,21 @@
 #!/bin/sh
 # Install what the project needs: Debian packages (as root only) and a virtual environment in .venv.
 #
-# In: nothing, or "check" to leave Debian's packages alone.  Out: .venv with every pin of pyproject.toml.
+# In: nothing; "test" for what the tests need beyond; "check" to leave Debian's packages alone.
+# Out: .venv with every pin of pyproject.toml.
 # Idempotent: a second run looks and does nothing.  The environment sees the system's packages because bcc is one of them.
 set -eu
 cd "$(dirname "$0")/.."
 mode=${1:-all}
-packages="python3 python3-venv python3-bpfcc bpftool iproute2 ca-certificates procps util-linux curl"
+packages="python3 python3-venv python3-bpfcc ca-certificates bpftool" # bpftool tells what is left behind
+case $mode in
+  test) packages="$packages gcc" ;; # compiles bpf/abi.h, to compare what C and Python make of it
+  check) packages="" ;;
+esac
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 
-if [ "$mode" = all ] && [ "$(id -u)" = 0 ]; then
+if [ -n "$packages" ] && [ "$(id -u)" = 0 ]; then
   missing=""
   for p in $packages; do
     dpkg-query -W -f '${Status}' "$p" 2>/dev/null | grep -q 'ok installed' || missing="$missing $p"
@@ -26,7 +31,7 @@ if [ "$mode" = all ] && [ "$(id -u)" = 0 ]; then
     fi
     rm -f "$log"
   fi
-elif [ "$mode" = all ]; then
+elif [ -n "$packages" ]; then
   say "not root: Debian packages are left alone"
 fi
 

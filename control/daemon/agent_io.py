@@ -7,7 +7,6 @@ Root, with the capabilities of confine_io's list.  Without its heartbeat nothing
 """
 
 import asyncio
-import contextlib
 import json
 import os
 import secrets
@@ -37,6 +36,7 @@ from control.daemon.greet_io import greet
 from control.daemon.id_io import new_id
 from control.daemon.log_io import log
 from control.daemon.policy_io import Policy
+from control.daemon.throttle import Throttle, with_held
 from control.errors import CredwireError, Refusal
 from control.facts.model import ProcessKey
 from control.identity.model import Identity
@@ -44,7 +44,14 @@ from control.reason import ABOUT, Reason
 from control.units import ExecId, Pid, StartNs, UnixSeconds
 
 RECONNECT_S = 0.05
+ACCEPT_PAUSE_S = 0.1
 REPUBLISH_S = 3600.0
+EVENTS_PER_WAKE = 512
+EVENTS_REST_S = 0.01
+"""
+At most so many of the kernel's hints, then a rest: any user can cause them as fast as system calls go (bind() to the listener's port), and
+must not keep us from the beats and answers of everybody else.  What the ring loses meanwhile is a hint; the tables are the truth.
+"""
 KEYS_ANSWER_S = 1.5
 """Longest wait for keys to take a grant or make a bundle."""
 
@@ -83,6 +90,7 @@ class Agent:
             scope=Path(setup["scope"]),
             daemon_cgroup=Path(setup["daemon_cgroup"]),
         )
+        self._closed_kernel = False
         self.policy = Policy(Path(setup["resources"]), self.state, setup["trust_domain"], tuple(setup["excluded"]))
         self.attestor = Attestor(self._settle)
         self.grants = Grants()
@@ -96,6 +104,8 @@ class Agent:
         """Why the agent withholds its heartbeat; None when it is well."""
         self.not_here: list[str] = []
         """What this machine lacks for full confinement."""
+        self._lines = Throttle()
+        """For audit lines that somebody without any right can cause."""
         self._taken: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()
@@ -112,7 +122,7 @@ class Agent:
         self.policy.load_first()
         self._enforce()
         self.kernel.beat()
-        self.loop.add_reader(self.kernel.events_fd(), self._kernel_events)
+        self._read_events()
         listener = socket.socket(fileno=self.setup["agent_listener"])
         listener.setblocking(False)
         self.loop.add_reader(listener.fileno(), self._accept, listener)
@@ -129,6 +139,7 @@ class Agent:
         await stop.wait()
         self.audit(Event(event="agent-stopped", revision=int(self.policy.current.revision)))
         await server.stop()
+        self._closed_kernel = True
         self.kernel.close()
 
     def spawn(self, coroutine: Any) -> None:
@@ -164,6 +175,8 @@ class Agent:
             if self.ailing is None:
                 log("agent", "audit-failed", reason=error.reason, detail=str(error))
             self.ailing = Reason.AUDIT_UNAVAILABLE
+            if self.keys is not None:
+                self.keys.close("the audit cannot be written")  # at once: a beat that keys still believes would sign for two seconds more
 
     def _journal_works(self) -> bool:
         """Try the journal again after a failure."""
@@ -196,9 +209,16 @@ class Agent:
     # -- channels
 
     def _accept(self, listener: socket.socket) -> None:
-        with contextlib.suppress(BlockingIOError):
+        try:
             sock, _ = listener.accept()
-            greet(self.loop, sock, roles=self._roles, on_greeted=self._welcome, on_stranger=_stranger)
+        except BlockingIOError:
+            return
+        except OSError as error:  # no descriptors or memory: the caller waits in the queue while we rest
+            log("agent", "accept-paused", why=error.strerror)
+            self.loop.remove_reader(listener.fileno())
+            self.loop.call_later(ACCEPT_PAUSE_S, self.loop.add_reader, listener.fileno(), self._accept, listener)
+            return
+        greet(self.loop, sock, roles=self._roles, on_greeted=self._welcome, on_stranger=_stranger)
 
     def _welcome(self, sock: socket.socket, role: str) -> None:
         channel = Channel(
@@ -212,10 +232,11 @@ class Agent:
             self.policy.tell_exchange(channel)
         else:
             old = self.proxies.get(channel.worker)
-            self.proxies[channel.worker] = channel
             if old is not None:
-                old.close("replaced by a new worker of the same number")
-        channel.send(m.Beat())
+                old.close("replaced by a new worker of the same number")  # first: its grants are withdrawn while it still has the number
+            self.proxies[channel.worker] = channel
+        if self.ailing is None:
+            channel.send(m.Beat())
 
     def _channel_closed(self, channel: Channel, why: str) -> None:
         log("agent", "channel-closed", peer=channel.peer, worker=channel.worker, why=why)
@@ -234,15 +255,17 @@ class Agent:
     async def _keep_keys(self) -> None:
         """Stay connected to keys; after its restart tell it everything again."""
         while True:
-            if self.keys is None:
+            if self.keys is None and self.ailing is None:
                 try:
                     sock = await connect(self.run / "keys.sock")
                 except OSError:
                     await asyncio.sleep(RECONNECT_S)
                     continue
-                self.keys = Channel(self.loop, sock, peer="keys", own="agent", on_message=self._heard, on_closed=self._channel_closed)
-                self.keys.send(m.Greeted("agent"))
-                self.keys.send(m.Beat())
+                keys = Channel(self.loop, sock, peer="keys", own="agent", on_message=self._heard, on_closed=self._channel_closed)
+                self.keys = keys
+                keys.send(m.Greeted("agent"))  # may close the channel, and then self.keys is None again
+                if self.ailing is None:
+                    keys.send(m.Beat())
                 await self._tell_keys()
             await asyncio.sleep(RECONNECT_S)
 
@@ -272,7 +295,7 @@ class Agent:
     def _heard(self, channel: Channel, message: Any, fds: list[int]) -> None:
         match message:
             case m.ConnectionAccepted() if channel.peer == "proxy" and len(fds) == 1:
-                self.spawn(self._connection(Arrival(channel, message.call), socket.socket(fileno=fds.pop())))
+                self._accepted(Arrival(channel, message.call), fds.pop())
             case m.ConnectionClosed():
                 self._closed(channel, message.grant)
             case m.ProxyNoted():
@@ -291,6 +314,16 @@ class Agent:
 
     # -- a connection
 
+    def _accepted(self, arrival: "Arrival", fd: int) -> None:
+        """Take the descriptor over; a worker that lies may send one that is no socket."""
+        try:
+            sock = socket.socket(fileno=fd)
+        except OSError as error:
+            os.close(fd)
+            self._refuse(arrival, Reason.NO_RECORD, f"the worker sent a descriptor that is no socket: {error.strerror}")
+            return
+        self.spawn(self._connection(arrival, sock))
+
     async def _connection(self, arrival: "Arrival", sock: socket.socket) -> None:
         """Find out whose the accepted connection is and answer the proxy."""
         try:
@@ -301,7 +334,8 @@ class Agent:
                 return
             await self._decide(arrival._replace(verdict=await self._attest(answer)))
         except NoRecord:
-            self._refuse(arrival, Reason.NO_RECORD, _peer_text(sock))
+            held = self._lines.passes(Reason.NO_RECORD, self.loop.time())
+            self._refuse(arrival, Reason.NO_RECORD, with_held(_peer_text(sock), held or 0), audited=held is not None)
         except (TimeoutError, ConnectionResetError):
             self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
         finally:
@@ -312,7 +346,7 @@ class Agent:
         record = answer.record
         key = ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id))
         verdict = await self.attestor.attest(key, record.uid, record.gid, self.kernel.script_text(record.script_id))
-        if verdict.identity is not None and answer.state is not ProcessState.BOUND:
+        if verdict.identity is not None and answer.state is not ProcessState.BOUND and _seen(record) is None:
             self._settle(key, verdict.identity)  # a kept verdict: the kernel may have judged the process anew since
         return verdict
 
@@ -381,8 +415,11 @@ class Agent:
             m.ConnectionGranted(arrival.call, grant.id, identity.name, identity.egress, revision, record.address, record.port, destinations)
         )
 
-    def _refuse(self, arrival: "Arrival", reason: Reason, detail: str = "") -> None:
+    def _refuse(self, arrival: "Arrival", reason: Reason, detail: str = "", *, audited: bool = True) -> None:
         refusal_id = new_id()
+        if not audited:
+            arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
+            return
         facts = arrival.verdict.facts if arrival.verdict else None
         record = arrival.record
         self.audit(
@@ -425,7 +462,7 @@ class Agent:
         grant = self.grants.whose(note.grant)
         if grant is not None and grant.worker != channel.worker:
             grant = None
-        if note.reason is not Reason.GRANTED and note.binding:
+        if note.reason is not Reason.GRANTED and grant is not None and note.binding in grant.bindings:
             self.counts[(note.binding, "refused")] = self.counts.get((note.binding, "refused"), 0) + 1
         hint = "" if note.reason is Reason.GRANTED else ABOUT[note.reason].hint
         told = {name: getattr(note, name) for name in _NOTED}
@@ -440,7 +477,11 @@ class Agent:
 
     def _kernel_events(self) -> None:
         """Read the kernel's hints: the tables are the truth, these only make us look sooner."""
-        for event in self.kernel.drain():
+        events = self.kernel.drain(EVENTS_PER_WAKE)
+        if len(events) == EVENTS_PER_WAKE:
+            self.loop.remove_reader(self.kernel.events_fd())
+            self.loop.call_later(EVENTS_REST_S, self._read_events)
+        for event in events:
             match event.kind:
                 case EventKind.EXEC | EventKind.EXIT:
                     for grant in self.grants.of_process(event.tgid):
@@ -451,11 +492,19 @@ class Agent:
                     pass  # counted; getaddrinfo() probes each address by a UDP connect, a line for each would bury the others
                 case EventKind.REFUSED:
                     reason = Reason(event.reason.slug)
+                    held = self._lines.passes((reason, event.uid), self.loop.time())
+                    if held is None:
+                        continue
                     told = {"id": new_id(), "event": "connection-refused", "reason": reason, "pid": event.tgid, "uid": event.uid}
+                    told["detail"] = with_held("", held)
                     told |= {"host": event.address, "port": event.port, "speaker": "kernel", "hint": ABOUT[reason].hint}
                     self._audit_of(None, told)
                 case _:
                     pass
+
+    def _read_events(self) -> None:
+        if not self._closed_kernel:
+            self.loop.add_reader(self.kernel.events_fd(), self._kernel_events)
 
     def _settle(self, key: ProcessKey, found: Identity | Refusal) -> bool:
         if isinstance(found, Identity):
@@ -533,8 +582,8 @@ def _issued(grant: Grant) -> m.GrantIssued:
 def _peer_text(sock: socket.socket) -> str:
     try:
         host, port = sock.getpeername()[:2]
-    except OSError:
-        return "a peer that is gone"
+    except (OSError, ValueError):  # ValueError: a Unix socket, which only a worker that lies sends
+        return "a peer that is gone or has no address"
     return f"connected straight to the listener from {host} port {port}"
 
 

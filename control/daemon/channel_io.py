@@ -27,6 +27,10 @@ _RECV_PER_WAKE = 64
 """Datagrams read before other work gets its turn."""
 
 
+QUEUE_MOST = 32 << 20
+"""Bytes that may wait for a peer that does not read: a set of a thousand bindings is a tenth of it."""
+
+
 class Channel:
     """One connected SEQPACKET socket.  Sends never block: what does not fit waits in order."""
 
@@ -47,8 +51,10 @@ class Channel:
         self.loop, self.sock, self.peer, self.own = loop, sock, peer, own
         self.worker = 0
         self.closed = False
+        self._greeted = False
         self._on_message, self._on_closed, self._on_greeted = on_message, on_closed, on_greeted
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
+        self._queued = 0
         self._calls: dict[int, asyncio.Future[Any]] = {}
         self._numbers = count(1)
         loop.add_reader(sock.fileno(), self._readable)
@@ -97,6 +103,10 @@ class Channel:
             self.sock.send(raw)
 
     def _later(self, raw: bytes, fds: Sequence[int]) -> None:
+        self._queued += len(raw)
+        if self._queued > QUEUE_MOST:
+            self.close(f"{self.peer} does not read: {self._queued} bytes wait")
+            return
         self._queue.append((raw, [os.dup(fd) for fd in fds]))
 
     def _writable(self) -> None:
@@ -110,6 +120,7 @@ class Channel:
                 self.close(f"send: {error.strerror}")
                 return
             self._queue.popleft()
+            self._queued -= len(raw)
             for fd in fds:
                 os.close(fd)
         self.loop.remove_writer(self.sock.fileno())
@@ -149,8 +160,11 @@ class Channel:
 
     def _deliver(self, message: Any, fds: list[int]) -> None:
         if isinstance(message, Greeted):
-            self.worker = message.worker
             self._drop(fds)
+            if self._greeted:  # a second one would move what was granted to one worker out of its name
+                self.close(f"{self.peer} greeted twice")
+                return
+            self._greeted, self.worker = True, message.worker
             if self._on_greeted is not None:
                 self._on_greeted(self)
             return
@@ -186,10 +200,15 @@ class Channel:
 
 
 async def connect(path: Path) -> socket.socket:
-    """Connect to a SEQPACKET listener.  Raises OSError when nobody listens."""
+    """
+    Connect to a SEQPACKET listener.  Raises OSError when nobody listens or its queue is full.
+
+    Not loop.sock_connect(): a Unix socket's connect() never goes on in the background, EAGAIN means that the queue is full (connect(2)),
+    and the loop would take the socket for a connected one.
+    """
     sock = seqpacket()
     try:
-        await asyncio.get_running_loop().sock_connect(sock, str(path))
+        sock.connect(str(path))
     except BaseException:
         sock.close()
         raise

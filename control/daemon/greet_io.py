@@ -13,11 +13,14 @@ import msgspec
 
 from control.daemon.message import Greeted
 from control.daemon.socket_io import peer_credentials
+from control.daemon.throttle import Throttle, with_held
 
 GREETING_S = 2.0
 """Time for the first datagram; a caller of ours sends it at once."""
 _GREETING_MOST = 256
 _decoder = msgspec.msgpack.Decoder(Greeted)
+_lines = Throttle(burst=5, per_s=0.2)
+"""By uid: strangers connect as fast as they like, the log is not theirs to fill."""
 
 
 def greet(
@@ -32,19 +35,24 @@ def greet(
     Wait for the greeting of a fresh connection.
 
     ``on_greeted(sock, role)`` takes the socket over when the greeted role's uid is the peer's; in every other case the socket is closed and
-    ``on_stranger(why)`` hears of it.  Peer credentials are of connect(): see unix(7), SO_PEERCRED.
+    ``on_stranger(why)`` hears of it, not more than now and then for one uid.  Peer credentials are of connect(): see unix(7), SO_PEERCRED.
     """
     _, uid, _ = peer_credentials(sock)
+
+    def tell(why: str) -> None:
+        if (held := _lines.passes(uid, loop.time())) is not None:
+            on_stranger(with_held(why, held))
+
     if uid not in roles.values():
         sock.close()
-        on_stranger(f"uid {uid} has no role here")
+        tell(f"uid {uid} has no role here")
         return
     sock.setblocking(False)
 
     def close(why: str) -> None:
         loop.remove_reader(sock.fileno())
         sock.close()
-        on_stranger(why)
+        tell(why)
 
     def readable() -> None:
         try:

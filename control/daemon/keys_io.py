@@ -12,6 +12,7 @@ import os
 import socket
 import sys
 import time
+from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,8 @@ from control.signer.model import BODY_HASH_WANTED, Request
 
 WAITING_MOST = 4096
 """Requests that may wait for an exchange at once (docs/limits.md)."""
+BUNDLE_MOST = m.MAX_MESSAGE - 1024
+"""Bytes of one identity's CAs: about a thousand bindings."""
 _SPEAKER = "keys"
 
 
@@ -70,6 +73,7 @@ class Keys:
         self._last_beat = float("-inf")
         self._leases = Leases(setup.issuer_url, self._issuer, alive=self._alive, show=self._tell_agent)
         self._waiting: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
         """Run until killed; ends when the supervisor's pipe is gone."""
@@ -137,7 +141,7 @@ class Keys:
             case m.GrantWithdrawn():
                 self._grants.withdrawn(message.grant, message.reason)
             case m.BundleWanted():
-                self._bundle_wanted(channel, message)
+                self._spawn(self._bundle_wanted(channel, message))
             case m.IssuerWanted():
                 channel.send(m.IssuerShown(message.call, jwks(self._issuer)))
             case m.PolicyBegan() | m.PolicyIdentity() | m.PolicySource() | m.PolicyBinding() | m.PolicyCommitted():
@@ -154,20 +158,29 @@ class Keys:
         self._leases.swapped(fresh)
         log(_SPEAKER, "rules-swapped", revision=fresh.revision, bindings=len(fresh.bindings), grants=len(self._grants))
 
-    def _bundle_wanted(self, channel: Channel, wanted: m.BundleWanted) -> None:
-        """Give the CAs of every binding of the identity, in whatever mode: a binding that is switched on later is trusted already."""
+    async def _bundle_wanted(self, channel: Channel, wanted: m.BundleWanted) -> None:
+        """
+        Give the CAs of every binding of the identity, in whatever mode: a binding that is switched on later is trusted already.
+
+        A new CA takes a key and two syncs of the disk, so the loop has its turn after each: the supervisor must go on hearing us.
+        """
         if wanted.identity not in self._rules.identities:
             detail = f'no identity "{wanted.identity}" is in force'
             channel.send(m.Refused(wanted.call, new_id(), Reason.IDENTITY_NONE, detail, ABOUT[Reason.IDENTITY_NONE].hint))
             return
         now = time.time()
-        pem = [
-            authority.pem()
-            for binding in sorted(self._rules.bindings.values(), key=lambda b: b.name)
-            if binding.identity == wanted.identity
-            for authority in self._authorities.bundle(binding.name, names_of(binding), now)
-        ]
-        channel.send(m.BundleMade(wanted.call, b"".join(pem)))
+        pem = bytearray()
+        for binding in sorted(self._rules.bindings.values(), key=lambda b: b.name):
+            if binding.identity == wanted.identity:
+                for authority in self._authorities.bundle(binding.name, names_of(binding), now):
+                    pem += authority.pem()
+                await asyncio.sleep(0)
+        if len(pem) > BUNDLE_MOST:
+            detail = f'the CAs of identity "{wanted.identity}" take {len(pem)} bytes, more than a message of {BUNDLE_MOST}'
+            hint = "give its bindings to several identities, or join bindings that differ in their hosts only"
+            channel.send(m.Refused(wanted.call, new_id(), Reason.QUOTA_EXCEEDED, detail, hint))
+            return
+        channel.send(m.BundleMade(wanted.call, bytes(pem)))
 
     # -- what a proxy wants
 
@@ -206,6 +219,11 @@ class Keys:
             task = asyncio.create_task(self._sign_later(channel, wanted, found))
             self._waiting.add(task)
             task.add_done_callback(self._waiting.discard)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     async def _sign_later(self, channel: Channel, wanted: m.SignatureWanted, found: Warrant) -> None:
         """Wait for the exchange, then decide again: grant, rules and agent may have gone meanwhile."""

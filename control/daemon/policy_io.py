@@ -5,9 +5,13 @@ In: the resources directory, or the last good set under the state directory.  Ou
 bundles and public snapshots on disk.  A set is swapped whole or not at all; its revision only grows, also over restarts.
 """
 
+import errno
+import hashlib
 import json
 import os
+import stat
 from collections import defaultdict
+from collections.abc import Collection
 from pathlib import Path
 
 import msgspec
@@ -19,12 +23,17 @@ from control.binding.load_io import load_directory
 from control.binding.model import Binding, Destination, ResourceSet, Source
 from control.daemon import message as m
 from control.daemon.channel_io import Channel
+from control.daemon.log_io import log
 from control.secret import Secret
 from control.units import Revision
 
 SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 """The distribution's bundle (ca-certificates); an identity's bundle is this plus its bindings' CAs."""
 ASK_S = 5.0
+SECRET_MOST = 64 << 10
+"""Bytes of a client secret."""
+SET_MOST = m.MAX_MESSAGE - 4096
+"""Bytes of one identity's bindings, so that each message that carries them fits."""
 EMPTY = ResourceSet(Revision(0), "", (), (), (), {})
 
 
@@ -58,6 +67,9 @@ class Policy:
         """Use what was read; on any error keep what runs and give the errors as lines."""
         if loaded.found is None:
             self.faults = [str(error) for error in loaded.errors] or ["the resources cannot be read"]
+            return self.faults
+        if unsendable := _unsendable(loaded.found):
+            self.faults = unsendable
             return self.faults
         self.faults, self.warnings = [], [str(warning) for warning in loaded.warnings]
         last = self._last_good()
@@ -95,7 +107,8 @@ class Policy:
         self._destinations = {name: tuple(rows) for name, rows in by_identity.items()}
         self._bindings = dict(bindings)
         for identity in fresh.identities:  # a number, once given, stays: the kernel's table may still hold it
-            self._numbers.setdefault(identity.name, len(self._numbers) + 1)
+            if identity.name not in self._numbers:
+                self._numbers[identity.name] = _number(identity.name, self._numbers.values())
         plans, warnings = plan(fresh)
         self.warnings += [str(warning) for warning in warnings]
         self._filters = [KernelFilter(exe=p.exe, uid=p.uid, script=p.script, direct_when_down=p.direct_when_down) for p in plans]
@@ -135,7 +148,7 @@ class Policy:
         return self._bindings.get(identity, [])
 
     def identity_number(self, name: str) -> int:
-        """Number of an identity in the kernel's table; from 1."""
+        """Number of an identity in the kernel's table; from 1, and the same after a restart."""
         return self._numbers[name]
 
     def source(self, name: str) -> Source | None:
@@ -168,7 +181,14 @@ class Policy:
         revision = int(self.current.revision)
         exchange.send(m.PolicyBegan(revision))
         for source in self.current.sources:
-            exchange.send(m.PolicySource(source, _secret(Path(source.oci.client_secret_file))))
+            secret = None
+            try:
+                secret = _secret(Path(source.oci.client_secret_file))
+            except OSError as error:
+                warning = f'source "{source.name}": client secret file {source.oci.client_secret_file}: {error.strerror}'
+                if warning not in self.warnings:
+                    self.warnings.append(warning)
+            exchange.send(m.PolicySource(source, secret))
         exchange.send(m.PolicyCommitted(revision))
 
     async def publish(self, keys: Channel, run: Path, issuer_url: str) -> None:
@@ -180,6 +200,8 @@ class Policy:
             made = await keys.ask(lambda call, name=identity.name: m.BundleWanted(call, name), ASK_S)  # type: ignore[misc]
             if isinstance(made, m.BundleMade):
                 write_public(directory / f"{identity.name}.pem", roots + made.pem)
+            elif isinstance(made, m.Refused):
+                log("agent", "bundle-refused", identity=identity.name, reason=made.reason, detail=made.detail, hint=made.hint)
         shown = await keys.ask(m.IssuerWanted, ASK_S)
         if isinstance(shown, m.IssuerShown) and issuer_url:
             public = run / "public"
@@ -188,13 +210,26 @@ class Policy:
             write_public(public / "openid-configuration", json.dumps(discovery(issuer_url)).encode())
 
 
+def _number(name: str, taken: Collection[int]) -> int:
+    """
+    Give an identity a number that no other has, and the same one whenever it is alone with it.
+
+    The kernel's table outlives the agent and so do its numbers: counted ones would give an entry of the former set to whoever is first in
+    the next one.
+    """
+    number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:4], "little")
+    while not number or number in taken:
+        number = (number + 1) & 0xFFFFFFFF
+    return number
+
+
 def _marks(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
     """Name, inode, size and change time of each file: equal marks mean that nothing was written."""
     try:
-        stats = [(entry.name, entry.stat()) for entry in sorted(directory.iterdir())]
+        found = [(entry.name, entry.stat()) for entry in sorted(directory.iterdir())]
     except OSError:
         return ()
-    return tuple((name, stat.st_ino, stat.st_size, stat.st_ctime_ns) for name, stat in stats)
+    return tuple((name, made.st_ino, made.st_size, made.st_ctime_ns) for name, made in found)
 
 
 def discovery(issuer_url: str) -> dict[str, object]:
@@ -216,8 +251,28 @@ def write_public(target: Path, content: bytes) -> None:
     fresh.rename(target)
 
 
-def _secret(path: Path) -> Secret | None:
+def _unsendable(found: ResourceSet) -> list[str]:
+    """Name each identity whose destinations do not fit into the one message that tells a proxy of them; their roots are what is large."""
+    by_identity: dict[str, int] = defaultdict(int)
+    for binding in found.bindings:
+        by_identity[binding.identity] += len(m.encode(m.PolicyBinding(binding)))
+    return [
+        f'identity "{name}": its bindings take {size} bytes with their upstreamRoots, more than the {SET_MOST} that one message holds; '
+        "name files that hold only the roots which are needed"
+        for name, size in sorted(by_identity.items())
+        if size > SET_MOST
+    ]
+
+
+def _secret(path: Path) -> Secret:
+    """Read a client secret.  Raises OSError also for what is no plain file (a pipe would hold the agent) or is too large."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     try:
-        return Secret(path.read_bytes().strip())
-    except OSError:
-        return None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "not a plain file")
+        raw = os.read(fd, SECRET_MOST + 1)
+    finally:
+        os.close(fd)
+    if len(raw) > SECRET_MOST:
+        raise OSError(errno.EFBIG, f"larger than {SECRET_MOST} bytes")
+    return Secret(raw.strip())

@@ -4,9 +4,11 @@ The Unix sockets between our processes: make, bind and look at them.
 In: paths and modes.  Out: SOCK_SEQPACKET sockets.  Small, because the supervisor imports it and nothing else of the channels.
 """
 
+import errno
 import os
 import socket
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 _SNDBUF = 4 << 20
@@ -32,15 +34,40 @@ def make_roomy(sock: socket.socket) -> None:
         return
 
 
-def listen(path: Path, *, mode: int, uid: int = 0, gid: int = 0) -> socket.socket:
-    """Bind a SEQPACKET listener at ``path``, replacing a dead one; the supervisor calls this and hands the descriptor down."""
+def listen(path: Path, *, callers: Collection[int]) -> tuple[socket.socket, bool]:
+    """
+    Bind a SEQPACKET listener at ``path``, replacing a dead one; the supervisor calls this and hands the descriptor down.
+
+    Only we and the uids of ``callers`` may connect, so that nobody else can fill the queue in which ours wait.  Gives False beside the
+    listener where the file system has no access lists: then everybody may connect, and who has no role is sent away by greet_io.
+    """
     path.unlink(missing_ok=True)
     sock = seqpacket()
     sock.bind(str(path))
-    os.chown(path, uid, gid)
-    path.chmod(mode)
+    path.chmod(0o600)
+    closed = True
+    try:
+        os.setxattr(path, "system.posix_acl_access", _access_list(callers))
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.ENOSYS):
+            raise
+        path.chmod(0o666)
+        closed = False
     sock.listen(64)
-    return sock
+    return sock, closed
+
+
+_ACL_VERSION = 2
+_OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
+_READ_WRITE, _NOTHING = 6, 0
+_NOBODY_NAMED = 0xFFFFFFFF
+"""linux/posix_acl_xattr.h and posix_acl.h."""
+
+
+def _access_list(uids: Collection[int]) -> bytes:
+    rows = [(_OWNER, _READ_WRITE, _NOBODY_NAMED), *((_USER, _READ_WRITE, uid) for uid in sorted(set(uids)))]
+    rows += [(_GROUP, _NOTHING, _NOBODY_NAMED), (_MASK, _READ_WRITE, _NOBODY_NAMED), (_OTHER, _NOTHING, _NOBODY_NAMED)]
+    return struct.pack("<I", _ACL_VERSION) + b"".join(struct.pack("<HHI", *row) for row in rows)
 
 
 def peer_credentials(sock: socket.socket) -> tuple[int, int, int]:

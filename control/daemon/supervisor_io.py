@@ -11,6 +11,7 @@ Single-threaded and small on purpose: nothing here may crash, because its childr
 import ctypes
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -32,6 +33,8 @@ STABLE_S = 10.0
 """A child that lived this long starts its backoff anew."""
 BACKOFF_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, … restart in a row; the last one repeats."""
+DESCRIPTORS = 65536
+"""Open files of one process: 4096 connections of a worker take two each, and the agent holds one for each that is being looked at."""
 STOP_S = 3.0
 """Grace between SIGTERM and SIGKILL at the end."""
 
@@ -106,8 +109,12 @@ class Supervisor:
         keys_dir.mkdir(mode=0o700, exist_ok=True)
         os.chown(keys_dir, uids["keys"], uids["keys"])
         _join_cgroup(Path(self.setup["daemon_cgroup"]))
-        agent_sock = listen(self.run / "agent.sock", mode=0o666)
-        keys_sock = listen(self.run / "keys.sock", mode=0o666)
+        _raise_descriptor_limit()
+        callers = (uids["proxy"], uids["exchange"])
+        agent_sock, agent_closed = listen(self.run / "agent.sock", callers=callers)
+        keys_sock, keys_closed = listen(self.run / "keys.sock", callers=callers)
+        if not (agent_closed and keys_closed):
+            log("not-here", what=f"access lists on {self.run}: any user may keep our sockets' queues full")
         admin_sock = _listen_stream(self.run / "admin.sock")
         port: int = self.setup["listen_port"]
         four, six = open_listeners(port)
@@ -161,7 +168,14 @@ class Supervisor:
         read_end, write_end = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         argument = json.dumps({**child.program.argument, "beat_fd": write_end, "worker": child.program.worker})
         parent = os.getpid()
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError as error:  # no memory or too many tasks for now: the children that live must not die of it
+            os.close(read_end)
+            os.close(write_end)
+            child.due_at = time.monotonic() + BACKOFF_S[-1]
+            log("process-not-started", process=child.program.name, why=error.strerror)
+            return
         if pid == 0:
             _become(child.program, argument, write_end, parent)
         os.close(write_end)
@@ -220,9 +234,12 @@ class Supervisor:
         rows.insert(0, {"role": "credwired", "name": "credwired", "pid": os.getpid(), "since": self.setup["since"], "restarts": 0})
         target = self.run / "processes.json"
         fresh = target.with_suffix(".new")
-        fresh.write_text(json.dumps(rows))
-        fresh.chmod(0o644)
-        fresh.rename(target)
+        try:
+            fresh.write_text(json.dumps(rows))
+            fresh.chmod(0o644)
+            fresh.rename(target)
+        except OSError as error:  # a full disk makes status wrong, no more
+            log("table-not-written", why=error.strerror)
 
     # -- the loop
 
@@ -311,7 +328,11 @@ def _become(program: Program, argument: str, beat_fd: int, parent: int) -> None:
             if int(name) not in keep:
                 with suppress(OSError):
                     os.close(int(name))
-        environment = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8", "RES_OPTIONS": "no-reload"}  # see confine_io.scrub_environment
+        environment = {
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+            "LANG": "C.UTF-8",
+            "RES_OPTIONS": "no-reload",
+        }  # see confine_io.scrub_environment
         os.execve(sys.executable, [sys.executable, "-P", "-m", program.module, argument], environment)  # noqa: S606
     finally:
         os._exit(127)
@@ -330,6 +351,14 @@ def _join_cgroup(path: Path) -> None:
     """Move ourselves, and so all children, into the daemon's cgroup: the hooks know our processes by it."""
     path.mkdir(parents=True, exist_ok=True)
     (path / "cgroup.procs").write_text(str(os.getpid()))
+
+
+def _raise_descriptor_limit() -> None:
+    """Let ourselves and every child have more descriptors than the usual 1024: one bound process may hold as many connections, two each."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = DESCRIPTORS if hard == resource.RLIM_INFINITY else min(DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _listen_stream(path: Path) -> socket.socket:

@@ -19,6 +19,9 @@ from control.reason import Reason
 
 WITHDRAWN_MOST = 4096
 """Withdrawn grants whose reason is remembered, so that a late request hears why and not only that."""
+_SECOND_METHOD = frozenset({"x-http-method-override", "x-http-method", "x-method-override"})
+_SECOND_TARGET = frozenset({"x-original-url", "x-rewrite-url"})
+"""Headers by which common frameworks and gateways take another method or path than the request line's, which alone is decided on."""
 HTTP, HTTPS = 80, 443
 """Port of a Host header that names none: of the scheme the client spoke (RFC 9110 4.2)."""
 
@@ -117,6 +120,11 @@ def warrant_signature(rules: Rules, grants: Grants, wanted: m.SignatureWanted) -
     asked = wanted.asked
     if wanted.target.partition("?")[0] != asked.path:
         return Refusal(Reason.PATH_AMBIGUOUS, "the request target is not the path that was decided on")
+    for name in {name.lower().replace("_", "-") for name, _ in wanted.headers}:
+        if name in _SECOND_METHOD:
+            return Refusal(Reason.METHOD_FORBIDDEN, f"header {name} names another method than the one that was decided on")
+        if name in _SECOND_TARGET:
+            return Refusal(Reason.PATH_AMBIGUOUS, f"header {name} names another path than the one that was decided on")
     hosts = [value for name, value in wanted.headers if name.lower() == "host"]
     if len(hosts) != 1:
         return Refusal(Reason.HOST_MISMATCH, f"the request has {len(hosts)} Host headers")

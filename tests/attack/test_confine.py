@@ -21,6 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import cryptography.hazmat.backends.openssl.backend  # noqa: F401  # a child that is no longer root may not reach the files
 import pytest
 
 from control.daemon.confine import AGENT_CAPABILITIES, CAPABILITY_NUMBERS

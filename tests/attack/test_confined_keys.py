@@ -41,7 +41,7 @@ class Started:
         self.state = directory / "keys"
         self.state.mkdir(mode=0o700)
         os.chown(self.state, UIDS["keys"], UIDS["keys"])
-        self.listeners = {name: listen(self.run / f"{name}.sock", mode=0o666) for name in ("agent", "keys")}
+        self.listeners = {name: listen(self.run / f"{name}.sock", callers=(*UIDS.values(), 65534))[0] for name in ("agent", "keys")}
         self.issuer = Issuer(directory, good)
         self.children: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         number = self.listeners["keys"].fileno()

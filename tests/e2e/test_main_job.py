@@ -67,7 +67,8 @@ def test_many_requests_on_one_connection_are_each_signed(scene: Scene) -> None:
         number = hand.open(IDENTITY)
         for _ in range(20):
             assert hand.asks(number, head(IDENTITY, "GET", USERS)).status == 200
-        hand.send(number, head(IDENTITY, "GET", "/20160918/regions") + head(IDENTITY, "GET", USERS) + head(IDENTITY, "GET", "/20160918/regions"))
+        regions, users = head(IDENTITY, "GET", "/20160918/regions"), head(IDENTITY, "GET", USERS)
+        hand.send(number, regions + users + regions)
         answers = [hand.answer(number).json() for _ in range(3)]
         assert ["key" in answer[0] for answer in answers] == [True, False, True]
         assert len(seen.valid()) == 23
@@ -122,7 +123,7 @@ def test_the_program_believes_to_be_connected_where_it_connected(scene: Scene) -
         assert bound["names"] == [IDENTITY]
         assert "credwire" in bound["issuer"].lower()
         other = hand.tls(hand.connect(), UNBOUND)
-        assert "credwire" not in other["issuer"].lower() or other["issuer"] != bound["issuer"]
+        assert "test cloud" in other["issuer"]
 
 
 @pytest.mark.parametrize("address", ["there4", "there6"])

@@ -15,7 +15,6 @@ from tests.e2e.lib.hand import HandError, head
 from tests.e2e.lib.scene import IDENTITY, STORAGE, UNBOUND, USERS, Scene, refused
 from tests.e2e.lib.stage import STRANGER_UID
 
-
 # -- not the process
 
 

@@ -167,7 +167,9 @@ def test_nothing_written_or_passed_holds_a_secret(scene: Scene, secrets: dict[st
     stage = scene.stage
     needles = [needle.bytes_ for needle in _needles(secrets, scene)]
     texts = {
-        f"{what} of {name}": Path(f"/proc/{pid}/{what}").read_bytes() for name, pid in scene.workers().items() for what in ("cmdline", "environ")
+        f"{what} of {name}": Path(f"/proc/{pid}/{what}").read_bytes()
+        for name, pid in scene.workers().items()
+        for what in ("cmdline", "environ")
     }
     own = stage.state / "keys"
     files = [path for root in (stage.run, stage.state, stage.cache) for path in _whole(root) if own not in path.parents]
@@ -182,6 +184,17 @@ def test_nothing_written_or_passed_holds_a_secret(scene: Scene, secrets: dict[st
     assert any(needle in path.read_bytes() for path in _whole(own) for needle in needles)  # the control
 
 
+_PEEK = """
+result = []
+for what in ("mem", "environ", "maps"):
+    try:
+        open(f"/proc/{pid}/{what}", "rb").read(1)
+        result.append(what)
+    except OSError:
+        pass
+"""
+
+
 def test_what_holds_secrets_is_readable_by_its_process_only(scene: Scene) -> None:
     """The directory of keys is 0700 and its owner's; the last good set, the audit and the memory of each process are closed to others."""
     stage = scene.stage
@@ -193,9 +206,4 @@ def test_what_holds_secrets_is_readable_by_its_process_only(scene: Scene) -> Non
     assert (stage.state / "audit" / "audit.jsonl").stat().st_mode & 0o007 == 0
     with scene.hand("stranger") as hand:
         for name, pid in scene.workers().items():
-            told = hand.python(
-                "result = []\nfor what in ('mem', 'environ', 'maps'):\n"
-                "    try:\n        open(f'/proc/{pid}/{what}', 'rb').read(1)\n        result.append(what)\n    except OSError:\n        pass",
-                pid=pid,
-            )
-            assert told == [], name
+            assert hand.python(_PEEK, pid=pid) == [], name

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from tests.e2e.lib.net import HarnessError
+from tests.e2e.lib.net import REPOSITORY, HarnessError, launcher
 from tests.e2e.lib.stage import USER_UID, Stage
 
 _ANSWER_WITHIN_S = 60
@@ -62,12 +62,19 @@ class Hand:
         uid: int = USER_UID,
         trust: Sequence[Path] = (),
         env: Mapping[str, str] | None = None,
-        options: Sequence[str] = (),
+        cgroup: Path | None = None,
+        fds: Sequence[int] = (),
     ) -> None:
-        """Start ``argv`` as ``uid``; it will trust the CA files of ``trust``."""
+        """Start ``argv`` as ``uid``; it will trust the CA files of ``trust``.  ``cgroup`` instead of the clients', ``fds`` to inherit."""
         self.stage, self.trust = stage, [str(path) for path in trust]
-        self.process: subprocess.Popen[bytes] = stage.client_started(
-            [str(word) for word in argv], *options, uid=uid, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=dict(env or {"PATH": "/usr/bin:/bin"})
+        options = stage.options("--cgroup", str(cgroup or stage.kennel.cgroup), "--uid", str(uid))
+        self.process: subprocess.Popen[bytes] = subprocess.Popen(
+            [*launcher(*options), *(str(word) for word in argv)],
+            cwd=REPOSITORY,
+            env=dict(env or {"PATH": "/usr/bin:/bin"}),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            pass_fds=tuple(fds),
         )
         try:
             self.pid = int(self._line()["ok"])

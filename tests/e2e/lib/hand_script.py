@@ -132,13 +132,10 @@ class Hands:
 
     # -- load
 
-    def load(self, threads: int, name: str, path: str, address: str, trust: "list[str]", pause_s: float, per_connection: int) -> int:
-        """Keep asking in the background, ``per_connection`` requests on each connection."""
+    def load(self, *, threads: int, **how: object) -> int:
+        """Keep asking in the background; ``how`` as ``_asking`` wants it."""
         self.stop.clear()
-        self.loads = [
-            threading.Thread(target=self._asking, args=(name, path, address, trust, pause_s, per_connection), daemon=True)
-            for _ in range(threads)
-        ]
+        self.loads = [threading.Thread(target=self._asking, kwargs=how, daemon=True) for _ in range(threads)]
         for thread in self.loads:
             thread.start()
         return threads
@@ -155,7 +152,8 @@ class Hands:
             thread.join(TIMEOUT_S)
         return sum(thread.is_alive() for thread in self.loads)
 
-    def _asking(self, name: str, path: str, address: str, trust: "list[str]", pause_s: float, per_connection: int) -> None:
+    def _asking(self, *, name: str, path: str, address: str, trust: "list[str]", pause_s: float, per_connection: int) -> None:
+        """Ask until told to rest: ``per_connection`` requests on each connection, ``pause_s`` between two."""
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         for file in trust:
             context.load_verify_locations(file)
@@ -187,9 +185,8 @@ class Hands:
         return scope.get("result")
 
 
-def main() -> None:
+def serve(hands: Hands) -> None:
     """Do what is asked, line by line, until stdin ends."""
-    hands = Hands()
     print(json.dumps({"ok": os.getpid()}), flush=True)
     for line in sys.stdin:
         asked = json.loads(line)
@@ -201,4 +198,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    serve(Hands())

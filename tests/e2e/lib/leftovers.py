@@ -22,6 +22,8 @@ from tests.e2e.lib.net import HarnessError, cgroup2_root
 
 _NAMESPACES = ("cgroup", "ipc", "mnt", "net", "pid", "time", "user", "uts")
 _POLL_S = 0.05
+_OWNED = frozenset({"bpf program", "bpf link", "bpf map", "bpf on cgroup", "bpf pin", "cgroup", "namespace", "link", "address", "mount"})
+"""Kinds that belong to some process and rightly go with it: timers, containers and sessions end while we look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,9 +67,10 @@ def take(*, paths: Sequence[Path] = (Path("/etc/hosts"), Path("/etc/ssl/certs/ca
 
     ``paths`` are watched for coming, going and content (directories: for coming and going only).
     """
+    programs = {entry["id"]: f"{entry['id']} {entry.get('type')} {entry.get('name', '')}" for entry in _bpftool("prog", "show")}
     things = {
-        "bpf program": _bpf("prog", "show", name=lambda entry: f"{entry['id']} {entry.get('type')} {entry.get('name', '')}"),
-        "bpf link": _bpf("link", "show", name=lambda entry: f"{entry['id']} {entry.get('type')}"),
+        "bpf program": frozenset(programs.values()),
+        "bpf link": _bpf("link", "show", name=lambda entry: f"{entry['id']} {entry.get('type')} {programs.get(entry.get('prog_id'), '')}"),
         "bpf map": _bpf("map", "show", name=lambda entry: f"{entry['id']} {entry.get('type')} {entry.get('name', '')}"),
         "bpf on cgroup": _attached(),
         "bpf pin": _pins(),
@@ -87,14 +90,30 @@ def everybody(_process: Process) -> bool:
     return True
 
 
-def compare(before: Snapshot, after: Snapshot, *, ours: Callable[[Process], bool] = everybody) -> Leftovers:
-    """Say what differs.  Of new processes only those that ``ours`` knows count; processes that ended never do."""
+def everything(_kind: str, _what: str) -> bool:
+    """Every new thing counts: right on a machine where nobody else works."""
+    return True
+
+
+def compare(
+    before: Snapshot,
+    after: Snapshot,
+    *,
+    ours: Callable[[Process], bool] = everybody,
+    counts: Callable[[str, str], bool] = everything,
+) -> Leftovers:
+    """
+    Say what differs.
+
+    Of new processes only those that ``ours`` knows count, of other new things those of which ``counts`` (kind, what) says so.
+    Processes and what belongs to processes may go.
+    """
     added, removed = {}, {}
     for kind, now in after.things.items():
         former = before.things.get(kind, frozenset())
-        if came := sorted(now - former):
+        if came := sorted(what for what in now - former if counts(kind, what)):
             added[kind] = came
-        if went := sorted(former - now):
+        if kind not in _OWNED and (went := sorted(former - now)):
             removed[kind] = went
     known = {(process.pid, process.start_ticks) for process in before.processes}
     fresh = [process for process in after.processes if (process.pid, process.start_ticks) not in known and ours(process)]
@@ -109,16 +128,17 @@ def wait_until_clean(
     within_s: float = 10.0,
     kinds: frozenset[str] | None = None,
     ours: Callable[[Process], bool] = everybody,
+    counts: Callable[[str, str], bool] = everything,
     paths: Sequence[Path] = (Path("/etc/hosts"), Path("/etc/ssl/certs/ca-certificates.crt")),
 ) -> Leftovers:
     """
     Compare until nothing differs or time is up; gives the last difference, empty when clean.
 
-    ``kinds`` narrows to some kinds, for machines where others work too; ``paths`` must be those of ``before``.
+    ``kinds``, ``ours`` and ``counts`` narrow it, for machines where others work too; ``paths`` must be those of ``before``.
     """
     deadline = time.monotonic() + within_s
     while True:
-        found = compare(before, take(paths=paths), ours=ours)
+        found = compare(before, take(paths=paths), ours=ours, counts=counts)
         if kinds is not None:
             found = Leftovers(
                 {kind: things for kind, things in found.added.items() if kind in kinds},

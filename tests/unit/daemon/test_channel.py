@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from control.daemon import channel_io
 from control.daemon import message as m
 from control.daemon.channel_io import Channel
 from control.reason import Reason
@@ -166,5 +167,37 @@ def test_a_closed_channel_swallows_what_is_sent() -> None:
         with contextlib.suppress(ConnectionResetError):
             await agent.channel.ask(m.IssuerWanted, 1)
             pytest.fail("a question to a closed channel was answered")
+
+    play(story)
+
+
+def test_a_second_greeting_closes_the_channel() -> None:
+    """A worker that renames itself could leave grants behind under its former number."""
+
+    async def story() -> None:
+        left, right = pair()
+        proxy, agent = End(left, own="proxy", peer="agent"), End(right, own="agent", peer="proxy")
+        proxy.channel.send(m.Greeted("proxy", 1))
+        proxy.channel.send(m.Greeted("proxy", 2))
+        await agent.until(lambda: bool(agent.ended))
+        assert agent.ended == ["proxy greeted twice"]
+        assert agent.channel.worker == 1
+        proxy.channel.close()
+
+    play(story)
+
+
+def test_a_peer_that_does_not_read_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What waits for a peer is bounded: it is cut off, and the memory is free again."""
+    monkeypatch.setattr(channel_io, "QUEUE_MOST", 1 << 20)
+
+    async def story() -> None:
+        left, right = pair()
+        keys = End(left, own="keys", peer="proxy")
+        for call in range(2000):
+            keys.channel.send(m.LeafMinted(call, b"x" * 8192, 0.0))
+        assert keys.channel.closed
+        assert "does not read" in keys.ended[0]
+        right.close()
 
     play(story)

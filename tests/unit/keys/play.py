@@ -135,7 +135,7 @@ def accepted(listener: socket.socket, *, own: str, peer: str) -> Peer:
 
 def own_listener(path: Path) -> socket.socket:
     """Bind as the supervisor does."""
-    return listen(path, mode=0o600, uid=os.geteuid(), gid=os.getegid())
+    return listen(path, callers=())[0]
 
 
 # ---- what the agent would tell -----------------------------------------------------------------------------------------------------

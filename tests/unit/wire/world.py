@@ -298,7 +298,7 @@ class World:
             await asyncio.sleep(0.05)
 
     def _listen(self, role: str) -> None:
-        sock = self._sockets[role] = listen(self.directory / f"{role}.sock", mode=0o600, uid=-1, gid=-1)
+        sock = self._sockets[role] = listen(self.directory / f"{role}.sock", callers=())[0]
         self.loop.add_reader(sock.fileno(), self._accept, role, sock)
 
     def _unlisten(self, role: str) -> None:
