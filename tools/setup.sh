@@ -45,7 +45,7 @@ if [ "$(cat .venv/stamp 2>/dev/null || true)" != "$stamp" ]; then
     }
   fi
   say "installing the pinned Python packages into .venv, about a minute"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check "setuptools==81.0.0"
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
+  .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check "setuptools==81.0.0"
+  .venv/bin/python -m pip install --quiet --quiet --disable-pip-version-check --no-build-isolation --editable '.[dev]'
   printf '%s' "$stamp" >.venv/stamp
 fi
