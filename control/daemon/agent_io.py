@@ -9,25 +9,23 @@ Root, with the capabilities of confine_io's list.  Without its heartbeat nothing
 import asyncio
 import json
 import os
-import secrets
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
-from bpf.abi import EventKind, KernelReason, ProcessFlag, ProcessState, Record
+from bpf.abi import EventKind, KernelReason
 from bpf.errors import KernelError
 from bpf.kernel_io import Kernel
-from bpf.record_io import Answer, NoRecord, read_answer
 from control.audit.event import Event, from_fields
 from control.audit.journal_io import Journal
-from control.binding.model import Destination
 from control.daemon import message as m
-from control.daemon.attest_io import Attestor, Verdict
+from control.daemon.admit_io import Admission, Arrival, issued
+from control.daemon.attest_io import Attestor
 from control.daemon.beat_io import BEAT_S, beat
 from control.daemon.channel_io import Channel, connect
 from control.daemon.confine_io import confine
@@ -37,11 +35,8 @@ from control.daemon.id_io import new_id
 from control.daemon.log_io import log
 from control.daemon.policy_io import Policy
 from control.daemon.throttle import Throttle, with_held
-from control.errors import CredwireError, Refusal
-from control.facts.model import ProcessKey
-from control.identity.model import Identity
+from control.errors import CredwireError
 from control.reason import ABOUT, Reason
-from control.units import ExecId, Pid, StartNs, UnixSeconds
 
 RECONNECT_S = 0.05
 ACCEPT_PAUSE_S = 0.1
@@ -52,22 +47,6 @@ EVENTS_REST_S = 0.01
 At most so many of the kernel's hints, then a rest: any user can cause them as fast as system calls go (bind() to the listener's port), and
 must not keep us from the beats and answers of everybody else.  What the ring loses meanwhile is a hint; the tables are the truth.
 """
-KEYS_ANSWER_S = 1.5
-"""Longest wait for keys to take a grant or make a bundle."""
-
-
-class Arrival(NamedTuple):
-    """An accepted connection that a proxy asks about, and what we know of it by now."""
-
-    channel: Channel
-    call: int
-    answer: Answer | None = None
-    verdict: Verdict | None = None
-
-    @property
-    def record(self) -> Record | None:
-        """What the kernel recorded at connect()."""
-        return self.answer.record if self.answer else None
 
 
 _NOTED = ("id", "event", "reason", "binding", "host", "port", "method", "path", "status", "detail")
@@ -92,7 +71,8 @@ class Agent:
         )
         self._closed_kernel = False
         self.policy = Policy(Path(setup["resources"]), self.state, setup["trust_domain"], tuple(setup["excluded"]))
-        self.attestor = Attestor(self._settle)
+        self.admission = Admission(self)
+        self.attestor = Attestor(self.admission.settle)
         self.grants = Grants()
         self.proxies: dict[int, Channel] = {}
         self.exchange: Channel | None = None
@@ -106,7 +86,6 @@ class Agent:
         """What this machine lacks for full confinement."""
         self._lines = Throttle()
         """For audit lines that somebody without any right can cause."""
-        self._taken: dict[str, asyncio.Future[None]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._reloading = asyncio.Lock()
         self._roles = {role: int(setup["uids"][role]) for role in ("proxy", "exchange")}
@@ -244,13 +223,11 @@ class Agent:
             self.exchange = None
         elif channel is self.keys:
             self.keys = None
-            for future in self._taken.values():
-                if not future.done():
-                    future.set_exception(ConnectionResetError(why))
+            self.admission.keys_lost(why)
         elif self.proxies.get(channel.worker) is channel:
             del self.proxies[channel.worker]
             for grant in self.grants.of_worker(channel.worker):
-                self.withdraw(grant, Reason.REVOKED)
+                self.admission.withdraw(grant, Reason.REVOKED)
 
     async def _keep_keys(self) -> None:
         """Stay connected to keys; after its restart tell it everything again."""
@@ -275,7 +252,7 @@ class Agent:
             return
         self.policy.tell_keys(keys)
         for grant in self.grants:
-            keys.send(_issued(grant))
+            keys.send(issued(grant))
         await self._publish()
 
     async def _publish(self) -> None:
@@ -295,14 +272,13 @@ class Agent:
     def _heard(self, channel: Channel, message: Any, fds: list[int]) -> None:
         match message:
             case m.ConnectionAccepted() if channel.peer == "proxy" and len(fds) == 1:
-                self._accepted(Arrival(channel, message.call), fds.pop())
+                self.admission.accepted(Arrival(channel, message.call), fds.pop())
             case m.ConnectionClosed():
-                self._closed(channel, message.grant)
+                self.admission.closed(channel, message.grant)
             case m.ProxyNoted():
                 self._noted(channel, message)
             case m.GrantTaken():
-                if (future := self._taken.get(message.grant)) is not None and not future.done():
-                    future.set_result(None)
+                self.admission.taken(message.grant)
             case m.Audited():
                 self._audited(channel, message.event)
             case m.LeaseShown():
@@ -311,150 +287,6 @@ class Agent:
                 pass  # a late answer to a call that was given up
         for fd in fds:
             os.close(fd)
-
-    # -- a connection
-
-    def _accepted(self, arrival: "Arrival", fd: int) -> None:
-        """Take the descriptor over; a worker that lies may send one that is no socket."""
-        try:
-            sock = socket.socket(fileno=fd)
-        except OSError as error:
-            os.close(fd)
-            self._refuse(arrival, Reason.NO_RECORD, f"the worker sent a descriptor that is no socket: {error.strerror}")
-            return
-        self.spawn(self._connection(arrival, sock))
-
-    async def _connection(self, arrival: "Arrival", sock: socket.socket) -> None:
-        """Find out whose the accepted connection is and answer the proxy."""
-        try:
-            answer = read_answer(sock)
-            arrival = arrival._replace(answer=answer)
-            if answer.reason is not KernelReason.GRANTED:
-                self._refuse(arrival, Reason(answer.reason.slug))
-                return
-            await self._decide(arrival._replace(verdict=await self._attest(answer)))
-        except NoRecord:
-            held = self._lines.passes(Reason.NO_RECORD, self.loop.time())
-            self._refuse(arrival, Reason.NO_RECORD, with_held(_peer_text(sock), held or 0), audited=held is not None)
-        except (TimeoutError, ConnectionResetError):
-            self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
-        finally:
-            sock.close()
-
-    async def _attest(self, answer: Answer) -> Verdict:
-        """Attest the process that owns the connection."""
-        record = answer.record
-        key = ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id))
-        verdict = await self.attestor.attest(key, record.uid, record.gid, self.kernel.script_text(record.script_id))
-        if verdict.identity is not None and answer.state is not ProcessState.BOUND and _seen(record) is None:
-            self._settle(key, verdict.identity)  # a kept verdict: the kernel may have judged the process anew since
-        return verdict
-
-    async def _decide(self, arrival: "Arrival") -> None:
-        record, verdict = arrival.record, arrival.verdict
-        assert record is not None  # noqa: S101  # _connection read it
-        assert verdict is not None  # noqa: S101  # and attested
-        passed = m.ConnectionPassed(arrival.call, Reason.IDENTITY_NONE, record.address, record.port)
-        if verdict.identity is None:
-            refusal = verdict.refusal or Refusal(Reason.IDENTITY_NONE)
-            if refusal.reason is Reason.IDENTITY_NONE:
-                arrival.channel.send(passed)
-            else:
-                self._refuse(arrival, refusal.reason, refusal.detail)
-            return
-        seen = _seen(record)
-        if seen is not None:
-            self._refuse(arrival, seen.reason, seen.detail)
-            return
-        destinations = self.policy.destinations(verdict.identity.name)
-        if not destinations:
-            arrival.channel.send(msgspec.structs.replace(passed, reason=Reason.DESTINATION_UNKNOWN))
-        elif len(self.grants.of_process(record.tgid)) >= self.setup["connections_per_process"]:
-            self._refuse(arrival, Reason.QUOTA_EXCEEDED)
-        elif self.keys is None:
-            self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
-        else:
-            await self._grant(arrival, self.keys, verdict.identity, destinations)
-
-    async def _grant(
-        self, arrival: "Arrival", keys: Channel, identity: Identity, destinations: tuple[tuple[str, Destination], ...]
-    ) -> None:
-        """Make a grant, let keys take it, and only then tell the proxy."""
-        record, verdict = arrival.record, arrival.verdict
-        assert record is not None  # noqa: S101  # _decide looked
-        assert verdict is not None  # noqa: S101  # _decide looked
-        assert verdict.facts is not None  # noqa: S101  # an identity was found in them
-        grant = Grant(
-            id=secrets.token_hex(16),
-            worker=arrival.channel.worker,
-            identity=identity.name,
-            bindings=tuple(dict.fromkeys(name for name, _ in destinations)),
-            facts=verdict.facts,
-            peer=record.address,
-            port=record.port,
-            revision=self.policy.current.revision,
-            at=UnixSeconds(time.time()),
-        )
-        taken: asyncio.Future[None] = self.loop.create_future()
-        self._taken[grant.id] = taken
-        self.grants.add(grant)
-        try:
-            keys.send(_issued(grant))
-            await asyncio.wait_for(taken, KEYS_ANSWER_S)
-        except (TimeoutError, ConnectionResetError):
-            self.grants.drop(grant.id)
-            raise
-        finally:
-            del self._taken[grant.id]
-        if arrival.channel.closed or self.grants.get(grant.id) is None:  # the worker died or a reload withdrew it meanwhile
-            self.withdraw(grant, Reason.REVISION_OLD)
-            self._refuse(arrival, Reason.REVISION_OLD)
-            return
-        revision = int(grant.revision)
-        arrival.channel.send(
-            m.ConnectionGranted(arrival.call, grant.id, identity.name, identity.egress, revision, record.address, record.port, destinations)
-        )
-
-    def _refuse(self, arrival: "Arrival", reason: Reason, detail: str = "", *, audited: bool = True) -> None:
-        refusal_id = new_id()
-        if not audited:
-            arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
-            return
-        facts = arrival.verdict.facts if arrival.verdict else None
-        record = arrival.record
-        self.audit(
-            Event(
-                id=refusal_id,
-                event="connection-refused",
-                reason=reason,
-                pid=record.tgid if record else 0,
-                uid=record.uid if record else -1,
-                exe=facts.exe.path if facts else "",
-                script=facts.script.path if facts and facts.script else "",
-                host=record.address if record else "",
-                port=record.port if record else 0,
-                revision=int(self.policy.current.revision),
-                detail=detail,
-                hint=ABOUT[reason].hint,
-            )
-        )
-        arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
-
-    def _closed(self, channel: Channel, grant_id: str) -> None:
-        grant = self.grants.get(grant_id)
-        if grant is not None and grant.worker == channel.worker:
-            self.grants.drop(grant_id)
-            if self.keys is not None:
-                self.keys.send(m.GrantWithdrawn(grant_id, Reason.GRANTED))
-
-    def withdraw(self, grant: Grant, reason: Reason) -> None:
-        """Take a grant back everywhere: keys first, because keys is what signs."""
-        self.grants.drop(grant.id)
-        if self.keys is not None:
-            self.keys.send(m.GrantWithdrawn(grant.id, reason))
-        proxy = self.proxies.get(grant.worker)
-        if proxy is not None:
-            proxy.send(m.GrantWithdrawn(grant.id, reason))
 
     # -- what the others tell
 
@@ -487,7 +319,7 @@ class Agent:
                     for grant in self.grants.of_process(event.tgid):
                         key = grant.facts.key
                         if event.kind is EventKind.EXIT or (key.start_ns, key.exec_id) != (event.start_ns, event.exec_id):
-                            self.withdraw(grant, Reason.PROCESS_CHANGED)
+                            self.admission.withdraw(grant, Reason.PROCESS_CHANGED)
                 case EventKind.REFUSED if event.reason is KernelReason.PROTOCOL_UNSUPPORTED:
                     pass  # counted; getaddrinfo() probes each address by a UDP connect, a line for each would bury the others
                 case EventKind.REFUSED:
@@ -505,12 +337,6 @@ class Agent:
     def _read_events(self) -> None:
         if not self._closed_kernel:
             self.loop.add_reader(self.kernel.events_fd(), self._kernel_events)
-
-    def _settle(self, key: ProcessKey, found: Identity | Refusal) -> bool:
-        if isinstance(found, Identity):
-            return self.kernel.settle(key.tgid, key.start_ns, key.exec_id, ProcessState.BOUND, self.policy.identity_number(found.name))
-        state = ProcessState.UNBOUND if found.reason is Reason.IDENTITY_NONE else ProcessState.PENDING
-        return self.kernel.settle(key.tgid, key.start_ns, key.exec_id, state, 0)
 
     # -- the running set
 
@@ -556,35 +382,14 @@ class Agent:
             self.policy.tell_exchange(self.exchange)
         for grant in self.grants:
             if self.policy.fingerprint(grant.identity) != before.get(grant.identity):
-                self.withdraw(grant, Reason.REVISION_OLD)
+                self.admission.withdraw(grant, Reason.REVISION_OLD)
         await self._tell_keys()
         self.audit(Event(id=new_id(), event="reloaded", revision=int(self.policy.current.revision), detail=f"asked by {by}"))
         return []
 
 
-def _seen(record: Record) -> Refusal | None:
-    """Judge what the kernel saw in the task at connect(): facts read later from /proc may have changed back by then."""
-    if record.flags & ProcessFlag.TRACED:
-        return Refusal(Reason.PROCESS_TRACED, f"process {record.tgid} had a debugger attached when it connected")
-    if record.flags & (ProcessFlag.FOREIGN_USERNS | ProcessFlag.FOREIGN_MNTNS):
-        return Refusal(Reason.NAMESPACE_FOREIGN, f"process {record.tgid} was in another user or mount namespace when it connected")
-    return None
-
-
 def _stranger(why: str) -> None:
     log("agent", "stranger-refused", why=why)
-
-
-def _issued(grant: Grant) -> m.GrantIssued:
-    return m.GrantIssued(grant.id, grant.identity, grant.bindings, grant.facts.key, int(grant.revision), grant.port)
-
-
-def _peer_text(sock: socket.socket) -> str:
-    try:
-        host, port = sock.getpeername()[:2]
-    except (OSError, ValueError):  # ValueError: a Unix socket, which only a worker that lies sends
-        return "a peer that is gone or has no address"
-    return f"connected straight to the listener from {host} port {port}"
 
 
 async def _main(setup: dict[str, Any]) -> None:

@@ -82,7 +82,7 @@ def take(*, paths: Sequence[Path] = (Path("/etc/hosts"), Path("/etc/ssl/certs/ca
         "path": frozenset(filter(None, (_print(path) for path in paths))),
         **_network(),
     }
-    return Snapshot(things, frozenset(_processes()))
+    return Snapshot(things, frozenset(processes()))
 
 
 def everybody(_process: Process) -> bool:
@@ -215,7 +215,8 @@ def _pids() -> list[int]:
     return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdecimal()]
 
 
-def _processes() -> list[Process]:
+def processes() -> list[Process]:
+    """Everybody but kernel threads."""
     found = []
     for pid in _pids():
         base = Path(f"/proc/{pid}")

@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import count
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -36,6 +37,8 @@ CLIENT_ID = "credwire-exchange"
 CREDWIRE = (sys.executable, "-P", "-m", "control.cli.main")
 CREDWIRED = (sys.executable, "-P", "-m", "control.daemon.main")
 _ISSUER_PORT = 8443
+_numbers = count()
+"""Stages of one process, so that two of the same name can stand beside each other."""
 
 
 class Stage:
@@ -55,7 +58,7 @@ class Stage:
         ``subjects``: further workload IDs that the cloud trusts, each with the service user it becomes.
         """
         self._subjects = {"ops/oci-cli": PRINCIPAL, **(subjects or {})}
-        self.directory = Path("/run") / f"credwire-{name}-{os.getpid()}"
+        self.directory = Path("/run") / f"credwire-{name}-{os.getpid()}-{next(_numbers)}"
         self.say, self._cloud_more = say, dict(cloud or {})
         self.run, self.state = self.directory / "run", self.directory / "state"
         self.config = self.directory / "credwired.yaml"

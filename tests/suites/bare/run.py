@@ -214,22 +214,15 @@ class Bare:
         if ran.status != 0:
             raise MachineError(f"{' '.join(argv)} failed with status {ran.status}:\n" + "\n".join(ran.lines[-20:]))
 
-    def take_checkout(self, *, worktree: bool, user: str = "root") -> str:
-        """Clone HEAD inside, or unpack what the work tree holds.  Gives what was taken, for the report."""
-        told = _git("describe", "--always", "--dirty")
-        if worktree:
-            target = self.root / "srv/checkout.tar"
-            with tarfile.open(target, "w") as archive:
-                for name in _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
-                    if name and (REPOSITORY / name).exists():
-                        archive.add(REPOSITORY / name, name, filter=_nobodys)
-            self.must("mkdir", CHECKOUT, user=user)
-            self.must("tar", "-xf", "/srv/checkout.tar", "--no-same-owner", "-C", CHECKOUT, user=user)
-            return f"work tree at {told}"
-        bundle = self.root / "srv/checkout.bundle"
-        _git("bundle", "create", "--quiet", str(bundle), "HEAD")
-        self.must("git", "clone", "--quiet", "/srv/checkout.bundle", CHECKOUT, user=user)
-        return f"clone of {_git('rev-parse', '--short', 'HEAD')}"
+    def take(self, checkout: "Checkout", *, user: str = "root") -> None:
+        """Clone, or unpack, in the home directory of ``user``."""
+        inside = self.root / "srv" / checkout.file.name
+        shutil.copyfile(checkout.file, inside)
+        if checkout.is_clone:
+            self.must("git", "clone", "--quiet", f"/srv/{inside.name}", CHECKOUT, user=user)
+            return
+        self.must("mkdir", CHECKOUT, user=user)
+        self.must("tar", "-xf", f"/srv/{inside.name}", "--no-same-owner", "-C", CHECKOUT, user=user)
 
     def lives_here(self, process: leftovers.Process) -> bool:
         """Whether a process has this copy as its root."""
@@ -237,6 +230,31 @@ class Bare:
             return os.path.samestat(os.stat(f"/proc/{process.pid}/root"), self.root.stat())  # noqa: PTH116  # Path.stat is the same
         except OSError:
             return False  # it ended
+
+
+@dataclass(frozen=True)
+class Checkout:
+    """What every machine of a run gets: taken once, for work goes on here meanwhile."""
+
+    file: Path
+    is_clone: bool
+    told: str
+
+
+def checkout(work: Path, *, worktree: bool) -> Checkout:
+    """Bundle HEAD, or pack what the work tree holds and git does not ignore."""
+    if not worktree:
+        bundle = work / "checkout.bundle"
+        told = f"clone of {_git('rev-parse', '--short', 'HEAD')}"
+        _git("bundle", "create", "--quiet", str(bundle), "HEAD")
+        return Checkout(bundle, True, told)
+    packed = work / "checkout.tar"
+    told = f"work tree at {_git('describe', '--always', '--dirty')}"
+    with tarfile.open(packed, "w") as archive:
+        for name in _git("ls-files", "-z", "--cached", "--others", "--exclude-standard").split("\0"):
+            if name and (REPOSITORY / name).exists():
+                archive.add(REPOSITORY / name, name, filter=_nobodys)
+    return Checkout(packed, False, told)
 
 
 def _git(*words: str) -> str:
@@ -320,6 +338,14 @@ class Outside:
         for kind, things in mine.items():
             self.seen.setdefault(kind, set()).update(things)
 
+    def wait_for_stopped(self, number: int) -> None:
+        """Wait until as many processes of the machine are held by SIGSTOP.  Raises MachineError."""
+        deadline = time.monotonic() + 20
+        while sum(_is_stopped(process.pid) for process in leftovers.processes() if self.machine.lives_here(process)) < number:
+            if time.monotonic() > deadline:
+                raise MachineError(f"waited 20 s for {number} stopped processes; has the demo changed its story?")
+            time.sleep(0.02)
+
     def left(self) -> list[str]:
         """What is left, as lines; on a shared machine only what was seen to be ours, and what nobody else changes."""
         deadline = time.monotonic() + 20
@@ -336,6 +362,13 @@ class Outside:
 def _bpftool(*words: str) -> list[dict[str, Any]]:
     told: list[dict[str, Any]] = json.loads(subprocess.run(["bpftool", "-j", *words], capture_output=True, check=True).stdout or b"[]")
     return told
+
+
+def _is_stopped(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].startswith("T")
+    except OSError:
+        return False  # it ended
 
 
 def _namespaces(pid: int) -> set[str]:
@@ -371,27 +404,39 @@ class Claims:
         return all(held for _, held, _ in self.rows)
 
 
-def _starts(outside: Outside, *marks: re.Pattern[str], then: bool = False) -> Callable[[str], bool]:
-    """Look at the machine at each of these lines; ``then`` types ^C at the last of them."""
+def _looks(outside: Outside, *marks: re.Pattern[str]) -> Callable[[str], bool]:
+    """Look at the machine at each of these lines."""
     waiting = list(marks)
 
     def at(line: str) -> bool:
-        if not waiting or not waiting[0].search(line):
-            return False
-        waiting.pop(0)
-        outside.look()
-        return then and not waiting
+        if waiting and waiting[0].search(line):
+            waiting.pop(0)
+            outside.look()
+        return False
 
     return at
 
 
-def play_demo(machine: Bare, claims: Claims, *, shared: bool, worktree: bool) -> None:
+def _types(outside: Outside, mark: re.Pattern[str], stopped: int) -> Callable[[str], bool]:
+    """At this line, and once so many processes are stopped, look and type ^C."""
+
+    def at(line: str) -> bool:
+        if not mark.search(line):
+            return False
+        outside.wait_for_stopped(stopped)
+        outside.look()
+        return True
+
+    return at
+
+
+def play_demo(machine: Bare, claims: Claims, taken: Checkout, *, shared: bool) -> None:
     """A newcomer, as root: clone, make demo, again, and ^C in the middle."""
-    taken = machine.take_checkout(worktree=worktree)
+    machine.take(taken)
     lacks = machine.run("sh", "-c", "for p in python3 pip gcc bpftool ip curl; do command -v $p; done; true", show=False)
-    claims.claim(f"{taken}; the machine has git and make, and no python3, compiler or bpftool", not lacks.lines, " ".join(lacks.lines))
+    claims.claim(f"{taken.told}; the machine has git and make, and no python3, compiler or bpftool", not lacks.lines, " ".join(lacks.lines))
     outside = Outside(machine, shared=shared)
-    cold = machine.run("make", "demo", where=CHECKOUT, on_line=_starts(outside, STARTED, AGENT_KILLED))
+    cold = machine.run("make", "demo", where=CHECKOUT, on_line=_looks(outside, STARTED, AGENT_KILLED))
     claims.claim("make demo works cold", cold.status == 0, f"exit {cold.status}")
     claims.claim(f"make demo cold within {COLD_WITHIN_S:.0f} s", cold.seconds <= COLD_WITHIN_S, f"{cold.seconds:.1f} s")
     programs = len(outside.seen.get("bpf on cgroup", ()))
@@ -400,16 +445,15 @@ def play_demo(machine: Bare, claims: Claims, *, shared: bool, worktree: bool) ->
     if cold.status != 0 and not shared:
         return
     outside = Outside(machine, shared=shared)
-    warm = machine.run("make", "demo", where=CHECKOUT, on_line=_starts(outside, STARTED, AGENT_KILLED))
+    warm = machine.run("make", "demo", where=CHECKOUT, on_line=_looks(outside, STARTED, AGENT_KILLED))
     claims.claim("make demo works warm", warm.status == 0, f"exit {warm.status}")
     claims.claim(f"make demo warm within {WARM_WITHIN_S:.0f} s", warm.seconds <= WARM_WITHIN_S, f"{warm.seconds:.1f} s")
     claims.clean("after a second make demo", outside)
-    for where, marks in (("once the daemon runs", (STARTED,)), ("while the agent is stopped", (STARTED, AGENT_KILLED))):
+    for where, mark, stopped in (("once the daemon runs", STARTED, 0), ("while agent and supervisor are stopped", AGENT_KILLED, 2)):
         outside = Outside(machine, shared=shared)
-        ended = machine.run("make", "demo", where=CHECKOUT, on_line=_starts(outside, *marks, then=True))
-        claims.claim(
-            f"^C {where} ends make demo", ended.status != 0 and ended.has("^C"), f"exit {ended.status} after {ended.seconds:.1f} s"
-        )
+        ended = machine.run("make", "demo", where=CHECKOUT, on_line=_types(outside, mark, stopped))
+        told = f"exit {ended.status} after {ended.seconds:.1f} s"
+        claims.claim(f"^C {where} ends make demo", ended.status != 0 and ended.has("^C"), told)
         claims.claim(f"^C {where}: the demo says that the machine is clean", ended.has("the machine is as it was"))
         claims.clean(f"after ^C {where}", outside)
 
@@ -423,16 +467,18 @@ def play_test(machine: Bare, claims: Claims, *, shared: bool) -> None:
     claims.clean("after make test", outside)
 
 
-def play_check(machine: Bare, claims: Claims, *, worktree: bool) -> None:
+def play_check(machine: Bare, claims: Claims, taken: Checkout) -> None:
     """An ordinary user of a machine with Python, without bcc: a broken-off make check, then a whole one."""
     install = "apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends"
     machine.must("sh", "-c", f"{install} {' '.join(CHECK_PACKAGES)}")
     machine.must("useradd", "--create-home", NEWCOMER)
-    taken = machine.take_checkout(worktree=worktree, user=NEWCOMER)
+    machine.take(taken, user=NEWCOMER)
     lacks = machine.run(
         "sh", "-c", "command -v gcc bpftool; python3 -c 'import bcc' 2>/dev/null && echo bcc; id -u", user=NEWCOMER, show=False
     )
-    claims.claim(f"{taken}; an ordinary user, no compiler, no bcc", [line != "0" for line in lacks.lines] == [True], " ".join(lacks.lines))
+    claims.claim(
+        f"{taken.told}; an ordinary user, no compiler, no bcc", [line != "0" for line in lacks.lines] == [True], " ".join(lacks.lines)
+    )
     broken = machine.run("make", "check", where=CHECKOUT, user=NEWCOMER, on_line=lambda line: bool(PIP_RUNS.search(line)))
     claims.claim("^C breaks off the first make check", broken.status != 0 and broken.has("^C"), f"exit {broken.status}")
     ran = machine.run("make", "check", where=CHECKOUT, user=NEWCOMER)
@@ -457,27 +503,28 @@ def main() -> int:
     target.mkdir(parents=True, exist_ok=True)
     work = CACHE / f"run-{os.getpid()}"
     claims = Claims()
-    broke = ""
+    taken, broke = None, ""
     try:
         base = image()
         for stale in CACHE.glob("run-*"):
             if not Path(f"/proc/{stale.name.partition('-')[2]}").exists():
                 shutil.rmtree(stale)
         work.mkdir()
+        taken = checkout(work, worktree=options.worktree)
         with (target / "bare.log").open("w") as log, Kennel(f"credwire-bare-{os.getpid()}", remove=[work]) as kennel:
             if options.only != "check":
                 machine = Bare(base, kennel, work, "demo", log)
-                play_demo(machine, claims, shared=options.shared, worktree=options.worktree)
+                play_demo(machine, claims, taken, shared=options.shared)
                 if options.full:
                     play_test(machine, claims, shared=options.shared)
             if options.only != "demo":
-                play_check(Bare(base, kennel, work, "check", log), claims, worktree=options.worktree)
+                play_check(Bare(base, kennel, work, "check", log), claims, taken)
     except (MachineError, HarnessError, OSError, subprocess.CalledProcessError) as error:
         broke = f"{type(error).__name__}: {error}"
         say(f"error: {broke}")
     except TimeoutError as error:
         claims.claim("every command ends", False, str(error))
-    report = {"suite": "bare", "commit": _git("describe", "--always", "--dirty"), "broke": broke, "claims": claims.rows}
+    report = {"suite": "bare", "took": taken.told if taken else "", "broke": broke, "claims": claims.rows}
     (target / "bare.json").write_text(json.dumps(report, indent=2) + "\n")
     say("")
     for text, held, seen in claims.rows:
