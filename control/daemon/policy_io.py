@@ -10,9 +10,11 @@ import hashlib
 import json
 import os
 import stat
+import time
 from collections import defaultdict
 from collections.abc import Collection
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -37,6 +39,19 @@ SET_MOST = m.MAX_MESSAGE - 4096
 EMPTY = ResourceSet(Revision(0), "", (), (), (), {})
 
 
+Marks = tuple[tuple[str, int, int, int], ...]
+LOOK_AGAIN_S = 30.0
+"""The CA files that documents name lie elsewhere and leave no mark in the directory."""
+
+
+class OnDisk(NamedTuple):
+    """What was found in the directory when it was last read."""
+
+    marks: Marks | None
+    digest: str
+    at: float
+
+
 class Policy:
     """Holds the set that runs."""
 
@@ -46,7 +61,7 @@ class Policy:
         self.faults: list[str] = []
         """Why the set on disk is not the one that runs; empty when it is."""
         self.warnings: list[str] = []
-        self._on_disk: tuple[tuple[tuple[str, int, int, int], ...], str] | None = None
+        self._on_disk: OnDisk | None = None
         self._filters: list[KernelFilter] = []
         self._destinations: dict[str, tuple[tuple[str, Destination], ...]] = {}
         self._bindings: dict[str, list[Binding]] = {}
@@ -89,12 +104,14 @@ class Policy:
         return self.faults
 
     def digest_on_disk(self) -> str:
-        """Digest of what lies on disk now; empty when it does not load.  Blocking; parses only when some file changed."""
+        """Digest of what lies on disk now; empty when it does not load.  Blocking; parses only when a file changed, or now and then."""
         marks = _marks(self.resources)
-        if self._on_disk is None or self._on_disk[0] != marks:
-            found, _, _ = load_directory(self.resources, self.trust_domain)
-            self._on_disk = (marks, found.digest if found is not None else "")
-        return self._on_disk[1]
+        kept, now = self._on_disk, time.monotonic()
+        if kept is not None and marks is not None and kept.marks == marks and now - kept.at < LOOK_AGAIN_S:
+            return kept.digest
+        found, _, _ = load_directory(self.resources, self.trust_domain)
+        self._on_disk = OnDisk(marks, found.digest if found is not None else "", now)
+        return self._on_disk.digest
 
     def _use(self, fresh: ResourceSet) -> None:
         self.current = fresh
@@ -223,12 +240,12 @@ def _number(name: str, taken: Collection[int]) -> int:
     return number
 
 
-def _marks(directory: Path) -> tuple[tuple[str, int, int, int], ...]:
-    """Name, inode, size and change time of each file: equal marks mean that nothing was written."""
+def _marks(directory: Path) -> Marks | None:
+    """Name, inode, size and change time of the directory and each file: equal marks mean that nothing was written.  None: no directory."""
     try:
-        found = [(entry.name, entry.stat()) for entry in sorted(directory.iterdir())]
+        found = [(path.name, path.stat()) for path in (directory, *sorted(directory.iterdir()))]
     except OSError:
-        return ()
+        return None
     return tuple((name, made.st_ino, made.st_size, made.st_ctime_ns) for name, made in found)
 
 

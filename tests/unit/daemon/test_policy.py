@@ -56,3 +56,18 @@ def test_a_set_that_does_not_fit_into_a_message_is_refused_and_named(tmp_path: P
     assert '"wide"' in error
     assert "upstreamRoots" in error
     assert running.take(holding("wide", bindings=(made(Binding, name="b", identity="wide", destinations=places[:2]),))) == []
+
+
+def test_a_directory_that_comes_and_changes_is_seen(tmp_path: Path) -> None:
+    """status compares with what lies on disk now: a missing directory is no digest, an empty one is, and a broken file is none again."""
+    resources = tmp_path / "resources"
+    held = Policy(resources, tmp_path, "corp.example", ())
+    assert held.digest_on_disk() == ""
+    resources.mkdir()
+    empty = held.digest_on_disk()
+    assert held.take(held.read()) == []
+    assert empty == held.current.digest
+    (resources / "broken.yaml").write_text("kind: Nonsense\n")
+    assert held.digest_on_disk() == ""
+    (resources / "broken.yaml").unlink()
+    assert held.digest_on_disk() == empty
