@@ -464,8 +464,3 @@ class Event(NamedTuple):
     def address(self) -> str:
         """Destination; empty for process events."""
         return address_text(self.address_raw) if self.family else ""
-
-    @property
-    def reason_slug(self) -> str:
-        """``daemon-down``"""
-        return self.reason.slug

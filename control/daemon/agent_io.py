@@ -61,7 +61,6 @@ class Agent:
         self.run = Path(setup["run"])
         self.state = Path(setup["state"])
         self.loop = asyncio.get_running_loop()
-        self.started_at = time.time()
         self.journal = Journal(self.state / "audit")
         self.kernel = Kernel.load(
             pins=Path(setup["pins"]),

@@ -88,18 +88,6 @@ def scrub_environment(keep: Collection[str] = ()) -> list[str]:
     return removed
 
 
-def name_service_fingerprint() -> tuple[tuple[str, int, int], ...]:
-    """Name the files behind NAME_SERVICE by device and inode: when this changes, confined processes must be started anew to see it."""
-    found = []
-    for name in NAME_SERVICE:
-        try:
-            stat = os.stat(name)  # noqa: PTH116  # same call as the rule's, symbolic links followed
-        except OSError:
-            continue
-        found.append((name, stat.st_dev, stat.st_ino))
-    return tuple(found)
-
-
 def confine(
     role: str,
     uid: int,

@@ -97,6 +97,10 @@ class AgentView:
             lines.append(v.HealthLine("warn", "the resources on disk are not the ones that run", "credwire reload"))
         lines += [v.HealthLine("warn", warning) for warning in agent.policy.warnings[:20]]
         lines += [v.HealthLine("warn", f"not on this machine: {line}") for line in agent.not_here]
+        if agent.journal.rotation_faults:
+            lines.append(
+                v.HealthLine("warn", "the audit could not be rotated and grows in one file", f"look at {agent.journal.path.parent}")
+            )
         for lease in agent.leases.values():
             if lease.state == "failed":
                 hint = ABOUT[lease.reason].hint

@@ -54,7 +54,7 @@ def test_event_is_read() -> None:
     raw[abi.offset_of("event", "reason")] = KernelReason.DAEMON_DOWN
     raw[abi.offset_of("event", "subject.tgid")] = 77
     event = Event.unpack(bytes(raw))
-    assert (event.kind, event.reason_slug, event.tgid, event.address) == (EventKind.REFUSED, "daemon-down", 77, "")
+    assert (event.kind, event.reason.slug, event.tgid, event.address) == (EventKind.REFUSED, "daemon-down", 77, "")
 
 
 def test_structs_end_on_eight_bytes() -> None:
