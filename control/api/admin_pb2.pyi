@@ -38,8 +38,27 @@ class HealthLine(_message.Message):
     hint: str
     def __init__(self, level: _Optional[str] = ..., says: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
 
+class OffView(_message.Message):
+    __slots__ = ("everything", "until", "bindings", "by")
+    class BindingsEntry(_message.Message):
+        __slots__ = ("key", "value")
+        KEY_FIELD_NUMBER: _ClassVar[int]
+        VALUE_FIELD_NUMBER: _ClassVar[int]
+        key: str
+        value: float
+        def __init__(self, key: _Optional[str] = ..., value: _Optional[float] = ...) -> None: ...
+    EVERYTHING_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_FIELD_NUMBER: _ClassVar[int]
+    BINDINGS_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    everything: bool
+    until: float
+    bindings: _containers.ScalarMap[str, float]
+    by: str
+    def __init__(self, everything: _Optional[bool] = ..., until: _Optional[float] = ..., bindings: _Optional[_Mapping[str, float]] = ..., by: _Optional[str] = ...) -> None: ...
+
 class StatusView(_message.Message):
-    __slots__ = ("enforcing", "revision", "digest_running", "digest_disk", "processes", "counters", "health", "version")
+    __slots__ = ("enforcing", "revision", "digest_running", "digest_disk", "processes", "counters", "health", "version", "off")
     class CountersEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -55,6 +74,7 @@ class StatusView(_message.Message):
     COUNTERS_FIELD_NUMBER: _ClassVar[int]
     HEALTH_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
     enforcing: bool
     revision: int
     digest_running: str
@@ -63,7 +83,8 @@ class StatusView(_message.Message):
     counters: _containers.ScalarMap[str, int]
     health: _containers.RepeatedCompositeFieldContainer[HealthLine]
     version: str
-    def __init__(self, enforcing: _Optional[bool] = ..., revision: _Optional[int] = ..., digest_running: _Optional[str] = ..., digest_disk: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessView, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., health: _Optional[_Iterable[_Union[HealthLine, _Mapping]]] = ..., version: _Optional[str] = ...) -> None: ...
+    off: OffView
+    def __init__(self, enforcing: _Optional[bool] = ..., revision: _Optional[int] = ..., digest_running: _Optional[str] = ..., digest_disk: _Optional[str] = ..., processes: _Optional[_Iterable[_Union[ProcessView, _Mapping]]] = ..., counters: _Optional[_Mapping[str, int]] = ..., health: _Optional[_Iterable[_Union[HealthLine, _Mapping]]] = ..., version: _Optional[str] = ..., off: _Optional[_Union[OffView, _Mapping]] = ...) -> None: ...
 
 class ListBindingsRequest(_message.Message):
     __slots__ = ()
@@ -106,7 +127,7 @@ class LeaseView(_message.Message):
     def __init__(self, state: _Optional[str] = ..., issue: _Optional[int] = ..., expires_at: _Optional[float] = ..., principal: _Optional[str] = ..., reason: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class BindingView(_message.Message):
-    __slots__ = ("name", "identity", "spiffe_id", "source", "destinations", "delivery", "mode", "owner", "lease", "processes", "signed", "refused", "on_lease_failure", "on_daemon_down", "place")
+    __slots__ = ("name", "identity", "spiffe_id", "source", "destinations", "delivery", "mode", "owner", "lease", "processes", "signed", "refused", "on_lease_failure", "on_daemon_down", "place", "observed", "reviewed_at")
     NAME_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
     SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
@@ -122,6 +143,8 @@ class BindingView(_message.Message):
     ON_LEASE_FAILURE_FIELD_NUMBER: _ClassVar[int]
     ON_DAEMON_DOWN_FIELD_NUMBER: _ClassVar[int]
     PLACE_FIELD_NUMBER: _ClassVar[int]
+    OBSERVED_FIELD_NUMBER: _ClassVar[int]
+    REVIEWED_AT_FIELD_NUMBER: _ClassVar[int]
     name: str
     identity: str
     spiffe_id: str
@@ -137,7 +160,9 @@ class BindingView(_message.Message):
     on_lease_failure: str
     on_daemon_down: str
     place: str
-    def __init__(self, name: _Optional[str] = ..., identity: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., source: _Optional[str] = ..., destinations: _Optional[_Iterable[_Union[DestinationView, _Mapping]]] = ..., delivery: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., owner: _Optional[str] = ..., lease: _Optional[_Union[LeaseView, _Mapping]] = ..., processes: _Optional[_Iterable[int]] = ..., signed: _Optional[int] = ..., refused: _Optional[int] = ..., on_lease_failure: _Optional[str] = ..., on_daemon_down: _Optional[str] = ..., place: _Optional[str] = ...) -> None: ...
+    observed: int
+    reviewed_at: str
+    def __init__(self, name: _Optional[str] = ..., identity: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., source: _Optional[str] = ..., destinations: _Optional[_Iterable[_Union[DestinationView, _Mapping]]] = ..., delivery: _Optional[_Iterable[str]] = ..., mode: _Optional[str] = ..., owner: _Optional[str] = ..., lease: _Optional[_Union[LeaseView, _Mapping]] = ..., processes: _Optional[_Iterable[int]] = ..., signed: _Optional[int] = ..., refused: _Optional[int] = ..., on_lease_failure: _Optional[str] = ..., on_daemon_down: _Optional[str] = ..., place: _Optional[str] = ..., observed: _Optional[int] = ..., reviewed_at: _Optional[str] = ...) -> None: ...
 
 class BindingsView(_message.Message):
     __slots__ = ("bindings", "revision")
@@ -157,13 +182,37 @@ class ProcessAsks(_message.Message):
     method: str
     def __init__(self, pid: _Optional[int] = ..., url: _Optional[str] = ..., method: _Optional[str] = ...) -> None: ...
 
+class Program(_message.Message):
+    __slots__ = ("exe", "script", "uid", "gid")
+    EXE_FIELD_NUMBER: _ClassVar[int]
+    SCRIPT_FIELD_NUMBER: _ClassVar[int]
+    UID_FIELD_NUMBER: _ClassVar[int]
+    GID_FIELD_NUMBER: _ClassVar[int]
+    exe: str
+    script: str
+    uid: int
+    gid: int
+    def __init__(self, exe: _Optional[str] = ..., script: _Optional[str] = ..., uid: _Optional[int] = ..., gid: _Optional[int] = ...) -> None: ...
+
+class ProgramAsks(_message.Message):
+    __slots__ = ("program", "url", "method")
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    program: Program
+    url: str
+    method: str
+    def __init__(self, program: _Optional[_Union[Program, _Mapping]] = ..., url: _Optional[str] = ..., method: _Optional[str] = ...) -> None: ...
+
 class ExplainRequest(_message.Message):
-    __slots__ = ("process", "id")
+    __slots__ = ("process", "id", "program")
     PROCESS_FIELD_NUMBER: _ClassVar[int]
     ID_FIELD_NUMBER: _ClassVar[int]
+    PROGRAM_FIELD_NUMBER: _ClassVar[int]
     process: ProcessAsks
     id: str
-    def __init__(self, process: _Optional[_Union[ProcessAsks, _Mapping]] = ..., id: _Optional[str] = ...) -> None: ...
+    program: ProgramAsks
+    def __init__(self, process: _Optional[_Union[ProcessAsks, _Mapping]] = ..., id: _Optional[str] = ..., program: _Optional[_Union[ProgramAsks, _Mapping]] = ...) -> None: ...
 
 class StepView(_message.Message):
     __slots__ = ("stage", "ok", "said", "source")
@@ -281,15 +330,145 @@ class ReloadRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class ReloadView(_message.Message):
-    __slots__ = ("swapped", "revision", "digest", "errors", "warnings")
+    __slots__ = ("swapped", "revision", "digest", "errors", "warnings", "faults", "changes")
     SWAPPED_FIELD_NUMBER: _ClassVar[int]
     REVISION_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     ERRORS_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    FAULTS_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
     swapped: bool
     revision: int
     digest: str
     errors: _containers.RepeatedScalarFieldContainer[str]
     warnings: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, swapped: _Optional[bool] = ..., revision: _Optional[int] = ..., digest: _Optional[str] = ..., errors: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ...) -> None: ...
+    faults: _containers.RepeatedCompositeFieldContainer[FaultView]
+    changes: _containers.RepeatedCompositeFieldContainer[ChangeView]
+    def __init__(self, swapped: _Optional[bool] = ..., revision: _Optional[int] = ..., digest: _Optional[str] = ..., errors: _Optional[_Iterable[str]] = ..., warnings: _Optional[_Iterable[str]] = ..., faults: _Optional[_Iterable[_Union[FaultView, _Mapping]]] = ..., changes: _Optional[_Iterable[_Union[ChangeView, _Mapping]]] = ...) -> None: ...
+
+class ListIdentitiesRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class IdentityView(_message.Message):
+    __slots__ = ("name", "spiffe_id", "environment", "owner", "egress", "selectors", "bindings", "processes", "drift", "place")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SPIFFE_ID_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    OWNER_FIELD_NUMBER: _ClassVar[int]
+    EGRESS_FIELD_NUMBER: _ClassVar[int]
+    SELECTORS_FIELD_NUMBER: _ClassVar[int]
+    BINDINGS_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    DRIFT_FIELD_NUMBER: _ClassVar[int]
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    spiffe_id: str
+    environment: str
+    owner: str
+    egress: str
+    selectors: _containers.RepeatedScalarFieldContainer[str]
+    bindings: _containers.RepeatedScalarFieldContainer[str]
+    processes: _containers.RepeatedScalarFieldContainer[int]
+    drift: _containers.RepeatedScalarFieldContainer[str]
+    place: str
+    def __init__(self, name: _Optional[str] = ..., spiffe_id: _Optional[str] = ..., environment: _Optional[str] = ..., owner: _Optional[str] = ..., egress: _Optional[str] = ..., selectors: _Optional[_Iterable[str]] = ..., bindings: _Optional[_Iterable[str]] = ..., processes: _Optional[_Iterable[int]] = ..., drift: _Optional[_Iterable[str]] = ..., place: _Optional[str] = ...) -> None: ...
+
+class IdentitiesView(_message.Message):
+    __slots__ = ("identities", "revision")
+    IDENTITIES_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    identities: _containers.RepeatedCompositeFieldContainer[IdentityView]
+    revision: int
+    def __init__(self, identities: _Optional[_Iterable[_Union[IdentityView, _Mapping]]] = ..., revision: _Optional[int] = ...) -> None: ...
+
+class DiffRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class FieldView(_message.Message):
+    __slots__ = ("field", "before", "after")
+    FIELD_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    field: str
+    before: str
+    after: str
+    def __init__(self, field: _Optional[str] = ..., before: _Optional[str] = ..., after: _Optional[str] = ...) -> None: ...
+
+class ChangeView(_message.Message):
+    __slots__ = ("kind", "name", "what", "fields", "effect")
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    WHAT_FIELD_NUMBER: _ClassVar[int]
+    FIELDS_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    kind: str
+    name: str
+    what: str
+    fields: _containers.RepeatedCompositeFieldContainer[FieldView]
+    effect: str
+    def __init__(self, kind: _Optional[str] = ..., name: _Optional[str] = ..., what: _Optional[str] = ..., fields: _Optional[_Iterable[_Union[FieldView, _Mapping]]] = ..., effect: _Optional[str] = ...) -> None: ...
+
+class FaultView(_message.Message):
+    __slots__ = ("place", "reason", "message", "hint")
+    PLACE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    HINT_FIELD_NUMBER: _ClassVar[int]
+    place: str
+    reason: str
+    message: str
+    hint: str
+    def __init__(self, place: _Optional[str] = ..., reason: _Optional[str] = ..., message: _Optional[str] = ..., hint: _Optional[str] = ...) -> None: ...
+
+class DiffView(_message.Message):
+    __slots__ = ("revision", "changes", "errors", "warnings")
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    CHANGES_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    WARNINGS_FIELD_NUMBER: _ClassVar[int]
+    revision: int
+    changes: _containers.RepeatedCompositeFieldContainer[ChangeView]
+    errors: _containers.RepeatedCompositeFieldContainer[FaultView]
+    warnings: _containers.RepeatedCompositeFieldContainer[FaultView]
+    def __init__(self, revision: _Optional[int] = ..., changes: _Optional[_Iterable[_Union[ChangeView, _Mapping]]] = ..., errors: _Optional[_Iterable[_Union[FaultView, _Mapping]]] = ..., warnings: _Optional[_Iterable[_Union[FaultView, _Mapping]]] = ...) -> None: ...
+
+class RevokeRequest(_message.Message):
+    __slots__ = ("binding", "identity", "pid")
+    BINDING_FIELD_NUMBER: _ClassVar[int]
+    IDENTITY_FIELD_NUMBER: _ClassVar[int]
+    PID_FIELD_NUMBER: _ClassVar[int]
+    binding: str
+    identity: str
+    pid: int
+    def __init__(self, binding: _Optional[str] = ..., identity: _Optional[str] = ..., pid: _Optional[int] = ...) -> None: ...
+
+class RevokeView(_message.Message):
+    __slots__ = ("grants", "leases", "processes")
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    LEASES_FIELD_NUMBER: _ClassVar[int]
+    PROCESSES_FIELD_NUMBER: _ClassVar[int]
+    grants: int
+    leases: int
+    processes: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, grants: _Optional[int] = ..., leases: _Optional[int] = ..., processes: _Optional[_Iterable[int]] = ...) -> None: ...
+
+class SwitchRequest(_message.Message):
+    __slots__ = ("binding", "off", "for_s")
+    BINDING_FIELD_NUMBER: _ClassVar[int]
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    FOR_S_FIELD_NUMBER: _ClassVar[int]
+    binding: str
+    off: bool
+    for_s: float
+    def __init__(self, binding: _Optional[str] = ..., off: _Optional[bool] = ..., for_s: _Optional[float] = ...) -> None: ...
+
+class SwitchView(_message.Message):
+    __slots__ = ("off", "grants")
+    OFF_FIELD_NUMBER: _ClassVar[int]
+    GRANTS_FIELD_NUMBER: _ClassVar[int]
+    off: OffView
+    grants: int
+    def __init__(self, off: _Optional[_Union[OffView, _Mapping]] = ..., grants: _Optional[int] = ...) -> None: ...

@@ -64,6 +64,26 @@ class AdminStub:
                 request_serializer=control_dot_api_dot_admin__pb2.BundleRequest.SerializeToString,
                 response_deserializer=control_dot_api_dot_admin__pb2.BundleView.FromString,
                 _registered_method=True)
+        self.ListIdentities = channel.unary_unary(
+                '/credwire.admin.v1.Admin/ListIdentities',
+                request_serializer=control_dot_api_dot_admin__pb2.ListIdentitiesRequest.SerializeToString,
+                response_deserializer=control_dot_api_dot_admin__pb2.IdentitiesView.FromString,
+                _registered_method=True)
+        self.Diff = channel.unary_unary(
+                '/credwire.admin.v1.Admin/Diff',
+                request_serializer=control_dot_api_dot_admin__pb2.DiffRequest.SerializeToString,
+                response_deserializer=control_dot_api_dot_admin__pb2.DiffView.FromString,
+                _registered_method=True)
+        self.Revoke = channel.unary_unary(
+                '/credwire.admin.v1.Admin/Revoke',
+                request_serializer=control_dot_api_dot_admin__pb2.RevokeRequest.SerializeToString,
+                response_deserializer=control_dot_api_dot_admin__pb2.RevokeView.FromString,
+                _registered_method=True)
+        self.Switch = channel.unary_unary(
+                '/credwire.admin.v1.Admin/Switch',
+                request_serializer=control_dot_api_dot_admin__pb2.SwitchRequest.SerializeToString,
+                response_deserializer=control_dot_api_dot_admin__pb2.SwitchView.FromString,
+                _registered_method=True)
         self.Reload = channel.unary_unary(
                 '/credwire.admin.v1.Admin/Reload',
                 request_serializer=control_dot_api_dot_admin__pb2.ReloadRequest.SerializeToString,
@@ -116,6 +136,34 @@ class AdminServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListIdentities(self, request, context):
+        """All identities in force.  Role: view.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Diff(self, request, context):
+        """What a reload would change.  Role: view.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Revoke(self, request, context):
+        """End grants and leases.  Role: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Switch(self, request, context):
+        """Switch one binding off or on.  Role: admin.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def Reload(self, request, context):
         """Read the resources again and swap the whole set, or keep the running one.  Role: admin.
         """
@@ -155,6 +203,26 @@ def add_AdminServicer_to_server(servicer, server):
                     servicer.Bundle,
                     request_deserializer=control_dot_api_dot_admin__pb2.BundleRequest.FromString,
                     response_serializer=control_dot_api_dot_admin__pb2.BundleView.SerializeToString,
+            ),
+            'ListIdentities': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListIdentities,
+                    request_deserializer=control_dot_api_dot_admin__pb2.ListIdentitiesRequest.FromString,
+                    response_serializer=control_dot_api_dot_admin__pb2.IdentitiesView.SerializeToString,
+            ),
+            'Diff': grpc.unary_unary_rpc_method_handler(
+                    servicer.Diff,
+                    request_deserializer=control_dot_api_dot_admin__pb2.DiffRequest.FromString,
+                    response_serializer=control_dot_api_dot_admin__pb2.DiffView.SerializeToString,
+            ),
+            'Revoke': grpc.unary_unary_rpc_method_handler(
+                    servicer.Revoke,
+                    request_deserializer=control_dot_api_dot_admin__pb2.RevokeRequest.FromString,
+                    response_serializer=control_dot_api_dot_admin__pb2.RevokeView.SerializeToString,
+            ),
+            'Switch': grpc.unary_unary_rpc_method_handler(
+                    servicer.Switch,
+                    request_deserializer=control_dot_api_dot_admin__pb2.SwitchRequest.FromString,
+                    response_serializer=control_dot_api_dot_admin__pb2.SwitchView.SerializeToString,
             ),
             'Reload': grpc.unary_unary_rpc_method_handler(
                     servicer.Reload,
@@ -324,6 +392,114 @@ class Admin:
             '/credwire.admin.v1.Admin/Bundle',
             control_dot_api_dot_admin__pb2.BundleRequest.SerializeToString,
             control_dot_api_dot_admin__pb2.BundleView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListIdentities(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/credwire.admin.v1.Admin/ListIdentities',
+            control_dot_api_dot_admin__pb2.ListIdentitiesRequest.SerializeToString,
+            control_dot_api_dot_admin__pb2.IdentitiesView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Diff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/credwire.admin.v1.Admin/Diff',
+            control_dot_api_dot_admin__pb2.DiffRequest.SerializeToString,
+            control_dot_api_dot_admin__pb2.DiffView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Revoke(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/credwire.admin.v1.Admin/Revoke',
+            control_dot_api_dot_admin__pb2.RevokeRequest.SerializeToString,
+            control_dot_api_dot_admin__pb2.RevokeView.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Switch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/credwire.admin.v1.Admin/Switch',
+            control_dot_api_dot_admin__pb2.SwitchRequest.SerializeToString,
+            control_dot_api_dot_admin__pb2.SwitchView.FromString,
             options,
             channel_credentials,
             insecure,

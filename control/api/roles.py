@@ -23,6 +23,10 @@ NEEDS: Final[dict[str, Role]] = {
     f"/{SERVICE}/Explain": Role.VIEW,
     f"/{SERVICE}/TailAudit": Role.VIEW,
     f"/{SERVICE}/Bundle": Role.VIEW,
+    f"/{SERVICE}/ListIdentities": Role.VIEW,
+    f"/{SERVICE}/Diff": Role.VIEW,
+    f"/{SERVICE}/Revoke": Role.ADMIN,
+    f"/{SERVICE}/Switch": Role.ADMIN,
     f"/{SERVICE}/Reload": Role.ADMIN,
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.VIEW,
 }

@@ -34,6 +34,17 @@ class Caller(msgspec.Struct, frozen=True):
     pid: int
 
 
+class Program(msgspec.Struct, frozen=True):
+    """A program that is about to be started, as far as its starter knows."""
+
+    exe: str
+    """Real path of the executable that will run: the interpreter for a script."""
+    script: str = ""
+    """Path of the ``#!`` script as it will be given to execve(); empty for a plain executable."""
+    uid: int = -1
+    gid: int = -1
+
+
 # ---- status ------------------------------------------------------------------------------------------------------------------------
 
 
@@ -62,6 +73,19 @@ class HealthLine(msgspec.Struct, frozen=True):
     hint: str = ""
 
 
+class OffView(msgspec.Struct, frozen=True):
+    """What is switched off."""
+
+    everything: bool = False
+    """The kernel lets every connection go straight on."""
+    until: float = 0.0
+    """Seconds since 1970-01-01 UTC when it comes on by itself; 0 means never."""
+    bindings: dict[str, float] = {}
+    """Bindings switched off one by one, each with its ``until``."""
+    by: str = ""
+    """Who said so, for people."""
+
+
 class StatusView(msgspec.Struct, frozen=True):
     """How credwire is."""
 
@@ -77,6 +101,7 @@ class StatusView(msgspec.Struct, frozen=True):
     counters: dict[str, int] = {}
     health: tuple[HealthLine, ...] = ()
     version: str = ""
+    off: OffView = OffView()
 
     @property
     def healthy(self) -> bool:
@@ -139,6 +164,10 @@ class BindingView(msgspec.Struct, frozen=True):
     on_daemon_down: str = ""
     place: str = ""
     """file:line:column of its document."""
+    observed: int = 0
+    """Connections that mode observe saw since the agent started."""
+    reviewed_at: str = ""
+    """Day of the last review, where the document says one."""
 
 
 class BindingsView(msgspec.Struct, frozen=True):
@@ -184,6 +213,78 @@ class ExplainView(msgspec.Struct, frozen=True):
         return self.reason == "granted"
 
 
+# ---- identities ---------------------------------------------------------------------------------------------------------------------
+
+
+class IdentityView(msgspec.Struct, frozen=True):
+    """One identity in force."""
+
+    name: str
+    spiffe_id: str
+    environment: str = ""
+    owner: str = ""
+    egress: str = "open"
+    selectors: tuple[str, ...] = ()
+    """One line for each alternative: ``unix:uid 1001 and unix:exe:path /usr/bin/curl``."""
+    bindings: tuple[str, ...] = ()
+    processes: tuple[int, ...] = ()
+    """Pids with a grant now."""
+    drift: tuple[str, ...] = ()
+    """Pinned files whose digest on disk is another now, for people."""
+    place: str = ""
+
+
+class IdentitiesView(msgspec.Struct, frozen=True):
+    """All identities in force, by name."""
+
+    identities: tuple[IdentityView, ...] = ()
+    revision: int = 0
+
+
+# ---- what a reload would change -------------------------------------------------------------------------------------------------------
+
+
+class FieldView(msgspec.Struct, frozen=True):
+    """One field that differs; either side is empty where it has none."""
+
+    field: str
+    before: str = ""
+    after: str = ""
+
+
+class ChangeView(msgspec.Struct, frozen=True):
+    """One resource that differs between what runs and what lies on disk."""
+
+    kind: str
+    """``WorkloadIdentity``, ``CredentialSource``, ``WorkloadCredential``"""
+    name: str
+    what: str
+    """``added``, ``removed``, ``changed``"""
+    fields: tuple[FieldView, ...] = ()
+    effect: str = ""
+    """What it means for connections that are open: ``3 connections of 2 processes will be cut``; empty where nothing is."""
+
+
+class FaultView(msgspec.Struct, frozen=True):
+    """One thing that is wrong with the resources on disk, or worth knowing."""
+
+    place: str
+    reason: str
+    message: str
+    hint: str = ""
+
+
+class DiffView(msgspec.Struct, frozen=True):
+    """What a reload would do now."""
+
+    revision: int
+    """Of the set that runs."""
+    changes: tuple[ChangeView, ...] = ()
+    errors: tuple[FaultView, ...] = ()
+    """Not empty: a reload would be refused."""
+    warnings: tuple[FaultView, ...] = ()
+
+
 # ---- the rest ----------------------------------------------------------------------------------------------------------------------
 
 
@@ -206,6 +307,29 @@ class ReloadView(msgspec.Struct, frozen=True):
     errors: tuple[str, ...] = ()
     """file:line:column: sentence.  Empty when swapped."""
     warnings: tuple[str, ...] = ()
+    faults: tuple[FaultView, ...] = ()
+    """The errors again, in parts and with their hints."""
+    changes: tuple[ChangeView, ...] = ()
+    """What the swap changed."""
+
+
+class RevokeView(msgspec.Struct, frozen=True):
+    """What a revocation ended."""
+
+    grants: int
+    """Connections cut."""
+    leases: int
+    """Credentials thrown away; the next request gets a new one."""
+    processes: tuple[int, ...] = ()
+    """Pids that get nothing more until they run another program."""
+
+
+class SwitchView(msgspec.Struct, frozen=True):
+    """How the off switch stands after a change."""
+
+    off: OffView
+    grants: int = 0
+    """Connections cut by it."""
 
 
 class View(Protocol):
@@ -242,6 +366,26 @@ class View(Protocol):
 
     async def reload(self, caller: Caller) -> ReloadView:
         """Read the resources again and swap the whole set, or keep the running one."""
+        ...
+
+    async def explain_program(self, program: Program, url: str, method: str) -> ExplainView:
+        """What would happen if this program, started by the caller's user, asked for this URL; an empty URL asks for the identity alone."""
+        ...
+
+    async def identities(self) -> IdentitiesView:
+        """All identities in force."""
+        ...
+
+    async def diff(self) -> DiffView:
+        """What a reload would change; changes nothing."""
+        ...
+
+    async def revoke(self, caller: Caller, *, binding: str, identity: str, pid: int) -> RevokeView:
+        """End grants and leases; exactly one of the three is given.  A pid gets nothing more until it runs another program or ends."""
+        ...
+
+    async def switch(self, caller: Caller, *, binding: str, off: bool, for_s: float) -> SwitchView:
+        """Switch one binding off or on; ``for_s`` 0 means until it is switched on.  Everything at once is switched in the kernel itself."""
         ...
 
     async def refused(self, caller: Caller, method: str) -> None:

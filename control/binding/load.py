@@ -20,7 +20,7 @@ from control.binding.kind.federation import FederationDraft
 from control.binding.kind.header import Header, read_header
 from control.binding.kind.workload_credential import CredentialDraft
 from control.binding.kind.workload_identity import IdentityDraft
-from control.binding.model import Binding, ResourceSet, Source
+from control.binding.model import Binding, OciSigner, ResourceSet, Source
 from control.binding.name import check_file, spiffe_id
 from control.binding.sheet import Faults, Sheet, nearest
 from control.binding.source.registry import SOURCES
@@ -216,8 +216,7 @@ class _Linker:
             return None
         return Source(
             name=draft.header.name,
-            kind="oci",
-            oci=draft.oci,
+            of=draft.oci,
             audience=trust.audience,
             principal=trust.principal,
             environment=draft.environment,
@@ -240,9 +239,9 @@ class _Linker:
             identity=draft.identity,
             source=draft.source,
             destinations=draft.destinations,
-            signer="oci",
+            signer=OciSigner(),
             mode=draft.mode or "enforce",
-            on_lease_failure=draft.on_lease_failure,
+            on_lease_failure="refuse",
             on_daemon_down=draft.on_daemon_down or "refuse",
             ca_domains=draft.ca_domains,
         )

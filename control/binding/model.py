@@ -33,25 +33,93 @@ class OciSource(msgspec.Struct, frozen=True, tag="oci"):
 
     domain: str
     """``https://host[:port]``, no path"""
-    client_id: str
-    client_secret_file: str
+    client_id: str = ""
+    """Of the confidential application; empty for ``instancePrincipal``."""
+    client_secret_file: str = ""
     """Root-only file; read by the agent, lent to exchange, never seen by a proxy."""
     upstream_roots: str = ""
     """PEM text; empty means the system's roots."""
+    client_auth: Literal["basic", "instancePrincipal"] = "basic"
+    """How exchange shows the domain who asks; ``instancePrincipal`` needs no stored secret."""
+    metadata: str = "http://169.254.169.254/opc/v2"
+    """Where an instance finds its certificate; for ``instancePrincipal``."""
+    asks_for: Literal["upst", "rpst"] = "upst"
+    """What to ask for: a user's session token, or a resource's."""
+    resource_type: str = ""
+    """``res_type`` of an RPST; empty for a UPST."""
+
+
+class StaticSource(msgspec.Struct, frozen=True, tag="static"):
+    """A secret that somebody issued once: an API key, a password, a token.  Exactly one of the two fields is set."""
+
+    file: str = ""
+    """Root-only file, sealed (``credwire seal``) or plain; read by the agent, held by keys."""
+    systemd_credential: str = ""
+    """Name below ``$CREDENTIALS_DIRECTORY`` of credwired (systemd.exec(5), LoadCredentialEncrypted=)."""
 
 
 class Source(msgspec.Struct, frozen=True):
-    """A CredentialSource with its Federation."""
+    """A CredentialSource, with its Federation where its kind needs one."""
 
     name: str
-    kind: Literal["oci"]
-    oci: OciSource
-    audience: str
-    principal: str
-    """The principal the exchange must yield; compared each time."""
+    of: OciSource | StaticSource
     environment: str
     ttl_cap_s: int
+    """For a static secret: how long until it is read again."""
+    audience: str = ""
+    """Empty for a kind that needs no federation."""
+    principal: str = ""
+    """The principal the exchange must yield; compared each time."""
     revision: Revision = Revision(0)
+
+    @property
+    def kind(self) -> str:
+        """``oci``, ``static``: the field that names it in a document."""
+        return str(self.of.__struct_config__.tag)
+
+
+class OciSigner(msgspec.Struct, frozen=True, tag="oci"):
+    """Oracle's request signature."""
+
+
+class HeaderSigner(msgspec.Struct, frozen=True, tag="header"):
+    """The secret in a header of any name."""
+
+    header: str
+    """Lower case."""
+    template: str = "{secret}"
+    """The value; ``{secret}`` stands in it once."""
+
+
+class BearerSigner(msgspec.Struct, frozen=True, tag="bearer"):
+    """``Authorization: Bearer <secret>`` (RFC 6750)."""
+
+
+class BasicSigner(msgspec.Struct, frozen=True, tag="basic"):
+    """``Authorization: Basic`` of user name and secret (RFC 7617)."""
+
+    username: str
+
+
+class QuerySigner(msgspec.Struct, frozen=True, tag="query"):
+    """The secret as a query parameter."""
+
+    parameter: str
+
+
+class CookieSigner(msgspec.Struct, frozen=True, tag="cookie"):
+    """The secret as a cookie."""
+
+    cookie: str
+
+
+WireSigner = OciSigner | HeaderSigner | BearerSigner | BasicSigner | QuerySigner | CookieSigner
+"""How a credential is put on a request, with the options of its kind; control/signer/<kind>.py does it."""
+
+
+def kind_of_signer(signer: WireSigner) -> str:
+    """``oci``, ``header``, …: the word of ``delivery.wire.signer`` and of the registry of signers."""
+    return str(signer.__struct_config__.tag)
 
 
 class Binding(msgspec.Struct, frozen=True):
@@ -61,9 +129,12 @@ class Binding(msgspec.Struct, frozen=True):
     identity: str
     source: str
     destinations: tuple[Destination, ...]
-    signer: Literal["oci"]
+    signer: WireSigner
     mode: Literal["observe", "enforce"] = "enforce"
-    on_lease_failure: str = "refuse"
+    """``observe``: attested and recorded, nothing terminated, no credential."""
+    on_lease_failure: Literal["refuse", "stale", "passthrough"] = "refuse"
+    """While the source gives nothing: refuse, use the last credential for ``stale_s`` past its end, or send without any."""
+    stale_s: int = 0
     on_daemon_down: Literal["refuse", "direct"] = "refuse"
     ca_domains: tuple[str, ...] = ()
     """Further names the binding's CA may sign for, declared ahead."""
@@ -104,3 +175,5 @@ class ResourceSet(msgspec.Struct, frozen=True):
     bindings: tuple[Binding, ...]
     owners: dict[str, str]
     """``kind/name`` to owner, for people."""
+    places: dict[str, str] = {}
+    """``kind/name`` to file:line:column of its name, for people; no part of what is compared."""

@@ -26,8 +26,8 @@ class Issue:
     number: int
     """Counts the issues of one lease from 1."""
     token: Secret
-    session_key: RSAPrivateKey
-    """Fresh for this token; it never leaves the keys process."""
+    session_key: RSAPrivateKey | None
+    """Fresh for this token; it never leaves the keys process.  None where the token alone is the credential."""
     got_at: float
     expires_at: float
     """The token's own end or the source's ttlCap, whichever comes first."""

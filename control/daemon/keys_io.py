@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from control.audit.event import Event
+from control.binding.model import kind_of_signer
 from control.credential import ca, make_io
 from control.credential.jwt import jwks
 from control.credential.model import Issue
@@ -245,7 +246,7 @@ class Keys:
             self._refuse_signature(channel, wanted, issue)
             return
         request = Request(wanted.asked.method, wanted.target, wanted.headers)
-        signed = SIGNERS[found.binding.signer](request, issue, time.time())
+        signed = SIGNERS[kind_of_signer(found.binding.signer)](request, issue, time.time(), found.binding.signer)
         if isinstance(signed, Refusal):
             self._refuse_signature(channel, wanted, signed)
             return
@@ -254,7 +255,7 @@ class Keys:
             source=found.source.name, issue=issue.number, pid=found.grant.process.tgid, method=wanted.asked.method,
             host=wanted.asked.host, port=wanted.asked.port, path=wanted.asked.path, revision=self._rules.revision,
         )  # fmt: skip
-        channel.send(m.RequestSigned(wanted.call, signed.remove, signed.set, signed.body_sha256))
+        channel.send(m.RequestSigned(wanted.call, signed.remove, signed.set, signed.body_sha256, signed.target))
 
     def _refuse_signature(self, channel: Channel, wanted: m.SignatureWanted, why: Refusal) -> None:
         asked = wanted.asked

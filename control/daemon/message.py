@@ -73,15 +73,20 @@ class ConnectionGranted(Message, frozen=True):
     port: int
     destinations: tuple[tuple[str, Destination], ...]
     """(binding, destination) of every binding of the identity in mode enforce."""
+    observed: tuple[tuple[str, Destination], ...] = ()
+    """The same of every binding in mode observe: spliced untouched, and noted as ``connection-observed``."""
 
 
 class ConnectionPassed(Message, frozen=True):
-    """Agent to proxy: no identity; splice through untouched, give nothing."""
+    """Agent to proxy: nothing to terminate here; splice through untouched, give nothing."""
 
     call: int
     reason: Reason
     peer: str
     port: int
+    grant: str = ""
+    """Set when ``observed`` is: what notes name, so that the agent knows whose they are.  keys does not know it."""
+    observed: tuple[tuple[str, Destination], ...] = ()
 
 
 class ConnectionClosed(Message, frozen=True):
@@ -102,7 +107,7 @@ class ProxyNoted(Message, frozen=True):
 
     id: str
     event: str
-    """``request-refused``, ``request-answered``, ``connection-spliced``, ``connection-failed``"""
+    """``request-refused``, ``request-answered``, ``connection-spliced``, ``connection-observed``, ``connection-failed``"""
     reason: Reason
     grant: str = ""
     binding: str = ""
@@ -160,6 +165,10 @@ class RequestSigned(Message, frozen=True):
     set: tuple[tuple[str, str], ...]
     body_sha256: str = ""
     """base64; when set, the proxy verifies the body against it while streaming."""
+    target: str = ""
+    """When set, sent in the place of the raw request target; may hold the secret, so it is never noted or logged."""
+    passed: bool = False
+    """No credential is available and the binding says ``passthrough``: send the request as the client made it."""
 
 
 # ---- agent -> keys, agent -> exchange ----------------------------------------------------------------------------------------------
@@ -206,6 +215,30 @@ class GrantIssued(Message, frozen=True):
     revision: int
     port: int = 0
     """Port of the original destination; keys signs for no other.  0 means any."""
+
+
+class LeaseDropped(Message, frozen=True):
+    """Agent to keys: throw these leases away; the next request gets a new issue.  Empty names mean every source, every identity."""
+
+    source: str = ""
+    identity: str = ""
+
+
+class SecretWanted(Message, frozen=True):
+    """Keys to agent: read the secret of this static source; answered with SecretShown or Refused.  The agent audits each read."""
+
+    call: int
+    source: str
+    identity: str
+    """For the audit."""
+    issue: int
+
+
+class SecretShown(Message, frozen=True):
+    """Agent to keys: what the file holds now."""
+
+    call: int
+    secret: Secret
 
 
 class GrantTaken(Message, frozen=True):
@@ -305,9 +338,9 @@ SPEAKERS: dict[tuple[str, str], tuple[type[Message], ...]] = {
     ("keys", "proxy"): (Greeted, LeafMinted, RequestSigned, Refused),
     ("agent", "keys"): (
         Greeted, Beat, PolicyBegan, PolicyIdentity, PolicySource, PolicyBinding, PolicyCommitted,
-        GrantIssued, GrantWithdrawn, BundleWanted, IssuerWanted,
+        GrantIssued, GrantWithdrawn, BundleWanted, IssuerWanted, LeaseDropped, SecretShown, Refused,
     ),
-    ("keys", "agent"): (Greeted, Beat, GrantTaken, BundleMade, IssuerShown, Audited, LeaseShown, Refused),
+    ("keys", "agent"): (Greeted, Beat, GrantTaken, BundleMade, IssuerShown, Audited, LeaseShown, Refused, SecretWanted),
     ("agent", "exchange"): (Greeted, Beat, PolicyBegan, PolicySource, PolicyCommitted),
     ("exchange", "agent"): (Greeted, Audited),
     ("keys", "exchange"): (Greeted, ExchangeWanted),

@@ -22,7 +22,7 @@ from bpf.abi import KernelFilter
 from control.binding.compile_io import plan
 from control.binding.load import Loaded
 from control.binding.load_io import load_directory
-from control.binding.model import Binding, Destination, ResourceSet, Source
+from control.binding.model import Binding, Destination, OciSource, ResourceSet, Source
 from control.daemon import message as m
 from control.daemon.channel_io import Channel
 from control.daemon.log_io import log
@@ -198,11 +198,13 @@ class Policy:
         revision = int(self.current.revision)
         exchange.send(m.PolicyBegan(revision))
         for source in self.current.sources:
-            secret = None
+            secret, of = None, source.of
+            if not isinstance(of, OciSource):
+                continue  # keys asks for it when it is needed; exchange has no part in it
             try:
-                secret = _secret(Path(source.oci.client_secret_file))
+                secret = _secret(Path(of.client_secret_file))
             except OSError as error:
-                warning = f'source "{source.name}": client secret file {source.oci.client_secret_file}: {error.strerror}'
+                warning = f'source "{source.name}": client secret file {of.client_secret_file}: {error.strerror}'
                 if warning not in self.warnings:
                     self.warnings.append(warning)
             exchange.send(m.PolicySource(source, secret))

@@ -19,7 +19,7 @@ from control.api import view as v
 from control.audit.event import Event
 from control.binding.canonical import host_name
 from control.binding.decide import Table
-from control.binding.model import Asked, Binding
+from control.binding.model import Asked, Binding, kind_of_signer
 from control.errors import Refusal
 from control.facts.gather_io import show
 from control.facts.model import Facts, ProcessKey
@@ -127,7 +127,7 @@ class AgentView:
             spiffe_id=identity.spiffe_id,
             source=binding.source,
             destinations=tuple(v.DestinationView(d.hosts, d.ports, d.methods, d.paths, d.networks) for d in binding.destinations),
-            delivery=(f"wire:{binding.signer}",),
+            delivery=(f"wire:{kind_of_signer(binding.signer)}",),
             mode=binding.mode,
             owner=current.owners.get(f"WorkloadCredential/{binding.name}", ""),
             lease=_lease(lease) if lease is not None else v.LeaseView(),
@@ -165,7 +165,7 @@ class AgentView:
         steps.append(v.StepView("binding", True, f'"{decision.binding}" allows {what}'))
         binding = next(b for b in self._agent.policy.current.bindings if b.name == decision.binding)
         steps.append(self._lease_step(binding))
-        steps.append(v.StepView("signer", True, f'would be signed by "{binding.signer}"'))
+        steps.append(v.StepView("signer", True, f'would be signed by "{kind_of_signer(binding.signer)}"'))
         about = ABOUT[Reason.GRANTED]
         return v.ExplainView(Reason.GRANTED, about.says, "", found.name, decision.binding, tuple(steps), told)
 

@@ -7,6 +7,7 @@ In: nothing.  Out: the types every signer shares.  Pure.
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from control.binding.model import WireSigner
 from control.credential.model import Issue
 from control.errors import Refusal
 
@@ -37,7 +38,9 @@ class Signed:
     """Added after the removal, in this order."""
     body_sha256: str = ""
     """base64; when set the signature covers it and the body must match."""
+    target: str = ""
+    """When set, sent in the place of the raw request target; may hold the secret, so it is never logged."""
 
 
-Signer = Callable[[Request, Issue, float], "Signed | Refusal"]
-"""``sign(request, issue, now)`` with ``now`` in Unix seconds."""
+Signer = Callable[[Request, Issue, float, WireSigner], "Signed | Refusal"]
+"""``sign(request, issue, now, options)`` with ``now`` in Unix seconds and the options of the signer's own kind."""

@@ -19,6 +19,7 @@ from email.utils import formatdate
 from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from control.binding.model import WireSigner
 from control.credential.model import Issue
 from control.errors import Refusal
 from control.reason import Reason
@@ -48,8 +49,10 @@ _TARGET = re.compile(r"/[\x21-\x7e]*")
 _PARAMETER = re.compile(r'\s*([A-Za-z]+)="([^"\\]*)"\s*(,|\Z)')
 
 
-def sign(request: Request, issue: Issue, now: float) -> Signed | Refusal:
+def sign(request: Request, issue: Issue, now: float, _: WireSigner) -> Signed | Refusal:
     """Sign ``request`` with ``issue`` at ``now`` (Unix seconds)."""
+    if issue.session_key is None:
+        return Refusal(Reason.LEASE_UNAVAILABLE, "the source gives no key to sign with")
     fault = _malformed(request)
     if fault:
         return Refusal(Reason.REQUEST_MALFORMED, fault)

@@ -28,6 +28,8 @@ class Grant:
     port: int
     destinations: tuple[tuple[str, Destination], ...]
     """(binding, destination) pairs."""
+    observed: tuple[tuple[str, Destination], ...] = ()
+    """The same of bindings in mode observe."""
     withdrawn: Reason = Reason.GRANTED
     """Anything else: give nothing more."""
     on_withdrawn: Callable[[Reason], None] | None = field(default=None, repr=False)
@@ -49,6 +51,10 @@ class Signed:
     set: tuple[tuple[str, str], ...]
     body_sha256: str = ""
     """base64; when set, the body must have this hash."""
+    target: str = ""
+    """When set, sent in the place of the raw request target; may hold the secret, so it is never noted."""
+    passed: bool = False
+    """No credential: send the request as the client made it, its own placeholders included."""
 
 
 SignedThen = Callable[[Signed | Denied], None]

@@ -19,7 +19,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import load_der_public_key
 
-from control.binding.model import Source
+from control.binding.model import OciSource, Source
 from control.credential.source.model import Answered, Ask, Failed, Yielded
 from control.reason import Reason
 from control.secret import Secret
@@ -59,7 +59,9 @@ class _Claims(msgspec.Struct):
 
 def build(source: Source, client_secret: Secret, assertion: Secret, public_key_der: bytes) -> Ask:
     """Give the POST that asks the source's identity domain."""
-    url = urlsplit(source.oci.domain)
+    of = source.of
+    assert isinstance(of, OciSource)  # noqa: S101  # the registry chose us by its tag
+    url = urlsplit(of.domain)
     form = urlencode(
         {
             "grant_type": _GRANT,
@@ -70,7 +72,7 @@ def build(source: Source, client_secret: Secret, assertion: Secret, public_key_d
         }
     )
     # RFC 6749 2.3.1: both halves are form-encoded before they are joined; for the letters Oracle hands out this changes nothing
-    basic = base64.b64encode(f"{quote(source.oci.client_id, safe='')}:{quote(client_secret.reveal(), safe='')}".encode())
+    basic = base64.b64encode(f"{quote(of.client_id, safe='')}:{quote(client_secret.reveal(), safe='')}".encode())
     host = url.hostname or ""
     port = url.port or 443
     name = f"[{host}]" if ":" in host else host
@@ -86,7 +88,7 @@ def build(source: Source, client_secret: Secret, assertion: Secret, public_key_d
         ),
         authorization=Secret(b"Basic " + basic),
         body=Secret(form),
-        roots_pem=source.oci.upstream_roots,
+        roots_pem=of.upstream_roots,
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from control.binding.compile import FilterPlan, filters, filters_of, ports
 from control.binding.compile_io import LocatedFilter, plan
-from control.binding.model import Binding, Destination, ResourceSet
+from control.binding.model import Binding, Destination, OciSigner, ResourceSet
 from control.errors import ResourceError
 from control.facts.path_io import file_id
 from control.identity.model import Identity, Selector
@@ -22,7 +22,7 @@ def identity(name: str, *groups: dict[str, tuple[str, ...]]) -> Identity:
 
 def binding(name: str, of: str, *, down: str = "refuse", port: int = 443) -> Binding:
     """A binding of an identity."""
-    return Binding(name, of, "s", (Destination(("a.example",), (port,)),), "oci", on_daemon_down=down)  # type: ignore[arg-type]
+    return Binding(name, of, "s", (Destination(("a.example",), (port,)),), OciSigner(), on_daemon_down=down)  # type: ignore[arg-type]
 
 
 def test_every_combination_of_values_is_a_filter() -> None:

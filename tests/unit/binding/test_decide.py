@@ -9,13 +9,13 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from control.binding.decide import Table, Tables, decide, decide_granted, find_destination
-from control.binding.model import Asked, Binding, Destination
+from control.binding.model import Asked, Binding, Destination, OciSigner
 from control.reason import Reason
 
 
 def binding(name: str, *destinations: Destination, identity: str = "i", mode: str = "enforce") -> Binding:
     """A binding of identity ``i``."""
-    return Binding(name, identity, "s", destinations, "oci", mode=mode)  # type: ignore[arg-type]
+    return Binding(name, identity, "s", destinations, OciSigner(), mode=mode)  # type: ignore[arg-type]
 
 
 def to(host: str, *paths: str, methods: tuple[str, ...] = (), ports: tuple[int, ...] = (443,)) -> Destination:

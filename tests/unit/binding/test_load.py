@@ -5,7 +5,7 @@ from datetime import date
 import pytest
 
 from control.binding.load import Loaded, load
-from control.binding.model import Destination
+from control.binding.model import Destination, OciSigner, OciSource
 from control.errors import ResourceError
 from control.identity.model import Selector
 from control.reason import Reason
@@ -53,13 +53,14 @@ def test_a_good_set_becomes_what_it_says() -> None:
         "svc-oci-cli",
         1800,
     )
-    assert (source.oci.domain, source.oci.client_id) == ("https://idcs-1.identity.oraclecloud.com", "app")
-    assert source.oci.client_secret_file == "/etc/credwire/secrets/oci"
+    assert isinstance(source.of, OciSource)
+    assert (source.of.domain, source.of.client_id) == ("https://idcs-1.identity.oraclecloud.com", "app")
+    assert source.of.client_secret_file == "/etc/credwire/secrets/oci"
     assert (binding.name, binding.identity, binding.source, binding.signer, binding.mode) == (
         "oci-prod",
         "oci-cli",
         "oci-upst",
-        "oci",
+        OciSigner(),
         "enforce",
     )
     assert binding.destinations == (Destination(("*.us-ashburn-1.oraclecloud.com",), (443,), ("GET",), ("/20160918/users*",)),)
@@ -108,7 +109,7 @@ def test_upstream_roots_become_their_content() -> None:
     assert errors == []
     assert found is not None
     assert found.bindings[0].destinations[0].upstream_roots == "PEM"
-    assert found.sources[0].oci.upstream_roots == "PEM"
+    assert found.sources[0].of.upstream_roots == "PEM"
 
 
 @pytest.mark.parametrize("bad", BAD, ids=[f"{number}-{bad.says}" for number, bad in enumerate(BAD)])

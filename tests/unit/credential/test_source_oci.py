@@ -17,7 +17,7 @@ from control.secret import Secret
 
 NOW = 1_800_000_000.0
 SECRET, ASSERTION = Secret("client+secret/of=the%test"), Secret("eyJhbGciOiJSUzI1NiJ9.cGF5bG9hZA.c2lnbmF0dXJl")
-SOURCE = Source("oci-prod-upst", "oci", OciSource("https://idcs-1.identity.cloud.test", "cid", "/x"), "oci-prod", "svc", "prod", 3600)
+SOURCE = Source("oci-prod-upst", OciSource("https://idcs-1.identity.cloud.test", "cid", "/x"), "prod", 3600, "oci-prod", "svc")
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 DER = KEY.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
 

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from control.binding.model import Asked, Binding, Destination, OciSource, Source
+from control.binding.model import Asked, Binding, Destination, OciSigner, OciSource, Source
 from control.daemon import message as m
 from control.daemon.socket_io import listen, seqpacket
 from control.facts.model import ProcessKey
@@ -147,11 +147,11 @@ IDENTITIES = (
 
 
 def source(domain: str = "https://idcs-1.identity.cloud.test", roots: str = "", principal: str = "svc-oci-cli") -> Source:
-    return Source("oci-prod-upst", "oci", OciSource(domain, "client-1", "/x", roots), "oci-prod", principal, "prod", 3600)
+    return Source("oci-prod-upst", OciSource(domain, "client-1", "/x", roots), "prod", 3600, "oci-prod", principal)
 
 
 def binding(name: str, identity: str, *destinations: Destination, **more: Any) -> Binding:
-    return Binding(name, identity, "oci-prod-upst", destinations, "oci", **more)
+    return Binding(name, identity, "oci-prod-upst", destinations, OciSigner(), **more)
 
 
 BINDINGS = (

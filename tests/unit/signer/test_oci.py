@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
+from control.binding.model import OciSigner
 from control.credential.model import Issue
 from control.errors import Refusal
 from control.reason import Reason
@@ -47,13 +48,13 @@ def get(*more: tuple[str, str], target: str = "/20160918/users?limit=5&page=a%2F
 
 
 def signed_of(request: Request) -> Signed:
-    result = sign(request, ISSUE, NOW)
+    result = sign(request, ISSUE, NOW, OciSigner())
     assert isinstance(result, Signed), result
     return result
 
 
 def refusal_of(request: Request) -> Refusal:
-    result = sign(request, ISSUE, NOW)
+    result = sign(request, ISSUE, NOW, OciSigner())
     assert isinstance(result, Refusal), "it was signed"
     return result
 
