@@ -25,6 +25,7 @@ enum map_number {
 	MAP_SENDERS = 11,
 	MAP_EVENTS = 12,
 	MAP_COUNTERS = 13,
+	MAP_SWITCH = 14,
 };
 
 /* Why the kernel refused; the same words as control/reason.py's "kernel's" group. */
@@ -39,6 +40,7 @@ enum kernel_reason {
 	REASON_NO_RECORD = 7,
 	REASON_PROCESS_CHANGED = 8,
 	REASON_SOCKET_BUSY = 9,
+	REASON_OFF_MEANWHILE = 10,
 };
 
 /* Per-CPU counters: one for each reason, under the reason's own number, then these. */
@@ -52,6 +54,8 @@ enum counter {
 	COUNT_SENDER_UNCHECKED = 22,	/* sockhash refused the socket; its record was withdrawn */
 	COUNT_DEVICE_KEPT = 23,		/* bpf_setsockopt(SO_BINDTOIFINDEX) failed */
 	COUNT_ENTRY_LOST = 24,		/* process table full at exec or fork */
+	COUNT_OBSERVED = 25,		/* let through because the process is only observed; it would have been refused */
+	COUNT_OFF = 26,			/* let through because we are switched off; it would have been redirected or refused */
 	COUNT_MAX = 32,
 };
 
@@ -72,6 +76,7 @@ enum filter_part {
 enum filter_flag {
 	FILTER_MATCH = 1,		/* a process with this key is PENDING; without it the executable is merely listed */
 	FILTER_DIRECT_WHEN_DOWN = 2,	/* with the daemon down: pass, without a credential */
+	FILTER_OBSERVE = 4,		/* record its connections, refuse nothing */
 };
 
 /* Facts beside uid and executable that decisions need; seen in the task at exec, connect and send. */
@@ -81,6 +86,7 @@ enum process_flag {
 	PROCESS_FOREIGN_MNTNS = 4,	/* it sees another mount namespace than the daemon */
 	PROCESS_SEEN = 7,		/* mask of the above: a change makes the kernel ask again */
 	PROCESS_DIRECT_WHEN_DOWN = 8,	/* every filter that hit says so */
+	PROCESS_OBSERVED = 16,		/* every filter that hit says so: redirected while the daemon lives, never refused */
 };
 
 enum event_kind {
@@ -89,6 +95,7 @@ enum event_kind {
 	EVENT_EXIT = 3,		/* a tracked process ended */
 	EVENT_FORK = 4,		/* a tracked process forked; subject is the child */
 	EVENT_REFUSED = 5,	/* connect, sendmsg, bind or send refused: see reason */
+	EVENT_SPARED = 6,	/* would have been refused, but the process is only observed: see reason */
 };
 
 /* One program in one process. */
@@ -115,6 +122,14 @@ struct config {
 	__u16 port6;		/* of the IPv6 listener; 0 = none */
 	__u8 enforce;		/* 0 = everything passes */
 	__u8 pad[7];
+};
+
+/*
+ * The one element of MAP_SWITCH.  Its shape never changes: builds of every layout share the map, so that "off" outlives them all, and
+ * a tool of another build may throw it.
+ */
+struct off_switch {
+	__u64 off_until_ns;	/* until then everything passes untouched; all ones = for ever; 0 or past = on, and last off until then */
 };
 
 /* The one element of MAP_ABOUT: what is pinned here. */
@@ -186,7 +201,7 @@ struct record {
 	__u32 ifindex;		/* SO_BINDTODEVICE of the client's socket, before we moved it to lo */
 	__u16 port;		/* original destination; 0: void, the socket went elsewhere since */
 	__u8 family;		/* of the client's socket: AF_INET 2, AF_INET6 10 */
-	__u8 flags;		/* enum process_flag */
+	__u8 flags;		/* enum process_flag: the seen ones, and OBSERVED */
 	__u8 guarded;		/* the client's socket is under the sender check, until it is closed */
 	__u8 pad[3];
 	__u8 address[16];	/* original destination */
@@ -197,7 +212,7 @@ struct answer {
 	struct record record;
 	__u32 identity;		/* of the owner's live entry */
 	__u32 revision;		/* in force now */
-	__u8 reason;		/* enum kernel_reason: GRANTED, DAEMON_DOWN or PROCESS_CHANGED */
+	__u8 reason;		/* enum kernel_reason: GRANTED, DAEMON_DOWN, PROCESS_CHANGED or OFF_MEANWHILE */
 	__u8 state;		/* of the owner's live entry */
 	__u8 current;		/* 1: the live entry was judged by the filters in force now */
 	__u8 flags;		/* of the live entry */

@@ -29,6 +29,7 @@ class MapNumber(IntEnum):
     SENDERS = 11
     EVENTS = 12
     COUNTERS = 13
+    SWITCH = 14
 
 
 class KernelReason(IntEnum):
@@ -44,6 +45,7 @@ class KernelReason(IntEnum):
     NO_RECORD = 7
     PROCESS_CHANGED = 8
     SOCKET_BUSY = 9
+    OFF_MEANWHILE = 10
 
     @property
     def slug(self) -> str:
@@ -63,6 +65,8 @@ class Counter(IntEnum):
     SENDER_UNCHECKED = 22
     DEVICE_KEPT = 23
     ENTRY_LOST = 24
+    OBSERVED = 25
+    OFF = 26
     MAX = 32
 
     @property
@@ -93,6 +97,7 @@ class FilterFlag(IntFlag):
 
     MATCH = 1
     DIRECT_WHEN_DOWN = 2
+    OBSERVE = 4
 
 
 class ProcessFlag(IntFlag):
@@ -103,6 +108,7 @@ class ProcessFlag(IntFlag):
     FOREIGN_MNTNS = 4
     SEEN = 7
     DIRECT_WHEN_DOWN = 8
+    OBSERVED = 16
 
 
 class EventKind(IntEnum):
@@ -113,6 +119,7 @@ class EventKind(IntEnum):
     EXIT = 3
     FORK = 4
     REFUSED = 5
+    SPARED = 6
 
 
 _KEY = ("start_ns:Q", "exec_id:Q", "tgid:I", "pad:4x")
@@ -135,6 +142,7 @@ LAYOUTS: dict[str, tuple[str, ...]] = {
         "heartbeat_ns:Q", "stale_ns:Q", "filters:Q", "netns_cookie:Q", "daemon_cgroup:Q",
         "agent_tgid:I", "revision:I", "mntns:I", "userns:I", "next_script:I", "port4:H", "port6:H", "enforce:B", "pad:7x",
     ),
+    "off_switch": ("off_until_ns:Q",),
     "about": ("layout:32s", "build:32s"),
     "filter_key": ("exe_ino:Q", "exe_dev:I", "uid:I", "script_id:I", "generation:I", "shape:I", "pad:4x"),
     "filter_value": ("flags:I", "pad:4x"),
@@ -226,6 +234,7 @@ _EVENT = packer("event")
 _FILTER_KEY = packer("filter_key")
 _PROCESS_KEY = packer("process_key")
 _TAIL_AT = offset_of("answer", "identity")
+_FLAGS_AT = offset_of("answer", "record.flags")
 _TAIL = struct.Struct("<IIBBBB4x")
 assert _TAIL_AT + _TAIL.size == _ANSWER.size  # noqa: S101  # true of the layout above or nothing works
 
@@ -250,6 +259,8 @@ class KernelFilter(NamedTuple):
     script: str | None
     """Absolute path of a ``#!`` script, the very text that is given to execve."""
     direct_when_down: bool = False
+    observe: bool = False
+    """Redirect and record, refuse nothing."""
 
 
 class FilterKey(NamedTuple):
@@ -409,7 +420,7 @@ class Answer(NamedTuple):
     revision: int
     """Of the resource set in force now (``record.revision`` is that of the connect)."""
     reason: KernelReason
-    """GRANTED: same program, live agent.  Else DAEMON_DOWN or PROCESS_CHANGED."""
+    """GRANTED: same program, live agent.  Else DAEMON_DOWN, PROCESS_CHANGED, or OFF_MEANWHILE (since the connection was opened)."""
     state: ProcessState
     current: bool
     """The owner was judged, or settled, under the filters in force now."""
@@ -428,9 +439,14 @@ class Answer(NamedTuple):
         return Record.unpack(self.raw)
 
     @property
+    def observed(self) -> bool:
+        """Whether the owner was only observed when it connected: anybody may have written since, so it must never bear a credential."""
+        return bool(self.raw[_FLAGS_AT] & ProcessFlag.OBSERVED)
+
+    @property
     def bound(self) -> bool:
-        """Whether the owner is attested, alive and unchanged, and the agent too."""
-        return self.reason is KernelReason.GRANTED and self.state is ProcessState.BOUND
+        """Whether the owner is attested, alive and unchanged, and the agent too, and the connection was not only observed."""
+        return self.reason is KernelReason.GRANTED and self.state is ProcessState.BOUND and not self.observed
 
 
 class Event(NamedTuple):

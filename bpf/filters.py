@@ -9,12 +9,14 @@ import struct
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from ipaddress import IPv4Network, ip_network
 
-from bpf.abi import FilterFlag, FilterKey, FilterPart, FilterValue, KernelFilter, Process
+from bpf.abi import FilterFlag, FilterKey, FilterPart, FilterValue, KernelFilter, Process, ProcessFlag
 from bpf.errors import KernelError
 
 MAX_PATH_BYTES = 254
 """The kernel cuts a name at 255 bytes and a cut name never matches."""
 _NETWORK_KEY = struct.Struct("<II16s")
+_LENIENT = {FilterFlag.DIRECT_WHEN_DOWN: ProcessFlag.DIRECT_WHEN_DOWN, FilterFlag.OBSERVE: ProcessFlag.OBSERVED}
+"""What a filter allows, and what a process has when every filter that hits it allows it."""
 
 
 def shape_of(wanted: KernelFilter) -> FilterPart:
@@ -49,7 +51,7 @@ def rows(filters: Sequence[KernelFilter], script_ids: Mapping[str, int], generat
     Make the rows of the filters map, and the bit mask of shapes.
 
     Each executable is listed by a row of its own (without MATCH unless a filter wants the executable alone), so that an executable
-    that no filter names costs one look-up.  Filters that differ in ``direct_when_down`` only: the strict one counts.
+    that no filter names costs one look-up.  Filters that differ in what they allow only: the strict one counts.
     """
     found: dict[FilterKey, FilterValue] = {}
     shapes = 0
@@ -60,7 +62,11 @@ def rows(filters: Sequence[KernelFilter], script_ids: Mapping[str, int], generat
         dev, ino = wanted.exe or (0, 0)
         script_id = script_ids[wanted.script] if wanted.script is not None else 0
         key = FilterKey(ino, dev, wanted.uid or 0, script_id, generation, shape)
-        flags = FilterFlag.MATCH | (FilterFlag.DIRECT_WHEN_DOWN if wanted.direct_when_down else FilterFlag(0))
+        flags = FilterFlag.MATCH
+        if wanted.direct_when_down:
+            flags |= FilterFlag.DIRECT_WHEN_DOWN
+        if wanted.observe:
+            flags |= FilterFlag.OBSERVE
         before = found.get(key)
         found[key] = FilterValue(before.flags & flags if before is not None and before.flags & FilterFlag.MATCH else flags)
         if wanted.exe is not None:
@@ -69,8 +75,8 @@ def rows(filters: Sequence[KernelFilter], script_ids: Mapping[str, int], generat
 
 
 def match(found: Mapping[FilterKey, FilterValue], process: Process, generation: int) -> FilterFlag:
-    """Judge a process as the programs do: 0, or MATCH with DIRECT_WHEN_DOWN when every hit has it."""
-    hit, direct = False, FilterFlag.DIRECT_WHEN_DOWN
+    """Judge a process as the programs do: 0, or MATCH with the lenient flags that every hit has."""
+    hit, lenient = False, FilterFlag.DIRECT_WHEN_DOWN | FilterFlag.OBSERVE
     for number in range(1, 8):
         shape = FilterPart(number)
         if shape & FilterPart.SCRIPT and not process.script_id:
@@ -86,8 +92,17 @@ def match(found: Mapping[FilterKey, FilterValue], process: Process, generation: 
         value = found.get(key)
         if value is not None and value.flags & FilterFlag.MATCH:
             hit = True
-            direct &= value.flags
-    return FilterFlag.MATCH | direct if hit else FilterFlag(0)
+            lenient &= value.flags
+    return FilterFlag.MATCH | lenient if hit else FilterFlag(0)
+
+
+def allowed(hit: FilterFlag) -> ProcessFlag:
+    """Say what a process may by what ``match`` gave."""
+    flags = ProcessFlag(0)
+    for filter_flag, process_flag in _LENIENT.items():
+        if hit & filter_flag:
+            flags |= process_flag
+    return flags
 
 
 def script_key(path: str) -> bytes:

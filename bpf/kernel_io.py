@@ -19,7 +19,6 @@ from bpf.abi import (
     Config,
     Counter,
     Event,
-    FilterFlag,
     FilterKey,
     FilterValue,
     KernelFilter,
@@ -33,10 +32,11 @@ from bpf.abi import (
     size_of,
 )
 from bpf.errors import KernelError
-from bpf.filters import match, network_keys, port_bits, rows, script_key, scripts_of
+from bpf.filters import allowed, match, network_keys, port_bits, rows, script_key, scripts_of
 from bpf.maps import MAPS, MAX_SCRIPTS, layout_digest
 from bpf.programs import PROGRAMS, Program, Where
 from bpf.ring_io import Ring
+from bpf.switch_io import Cell, Switch
 
 __all__ = ["Kernel", "KernelError", "KernelFilter"]
 
@@ -102,9 +102,10 @@ class _Loader:
         return False
 
     def create_maps(self) -> None:
-        """Make fresh maps, not yet pinned."""
+        """Make fresh maps, not yet pinned; the switch is taken over, whatever build made it: who is off stays off."""
         for shape in MAPS:
-            self.maps[shape.number] = sys_io.create_map(shape)
+            old = sys_io.get_pinned(self.pins / "maps" / shape.name) if shape.number is MapNumber.SWITCH else None
+            self.maps[shape.number] = sys_io.create_map(shape) if old is None else old
 
     def pin_maps(self) -> None:
         """Give the maps their names, replacing those of another layout."""
@@ -203,6 +204,7 @@ class Kernel:
         self.loaded = compiled
         """Programs were loaded (False: those of an earlier agent run on)."""
         self._config = _ConfigCells(maps[MapNumber.CONFIG])
+        self._switch = Cell(maps[MapNumber.SWITCH])
         self._ring = Ring(maps[MapNumber.EVENTS], _SHAPES[MapNumber.EVENTS].entries)
         self._rows: dict[FilterKey, FilterValue] = {}
         self._scripts: dict[str, int] = {}
@@ -271,6 +273,7 @@ class Kernel:
         """Close descriptors; pins, programs and the table stay, and the heartbeat runs out."""
         self._ring.close()
         self._config.close()
+        self._switch.close()
         for fd in self._maps.values():
             os.close(fd)
         self._maps.clear()
@@ -292,6 +295,18 @@ class Kernel:
     def config(self) -> Config:
         """Read the whole configuration, for status and tests."""
         return self._config.snapshot()
+
+    def switch(self) -> Switch:
+        """Read how the off switch stands; nothing but ``turn_off`` and ``turn_on``, ours or a tool's, ever moves it."""
+        return self._switch.read()
+
+    def turn_off(self, for_s: float | None) -> None:
+        """Let everything pass untouched: for so many seconds, or until it is turned on."""
+        self._switch.turn_off(for_s)
+
+    def turn_on(self) -> None:
+        """Hold bound processes again."""
+        self._switch.turn_on()
 
     def beat(self) -> None:
         """Say that the agent is alive: one store, no system call."""
@@ -409,8 +424,7 @@ class Kernel:
             hit = match(self._rows, process, generation)
             if not hit:
                 return False
-            direct = ProcessFlag.DIRECT_WHEN_DOWN if hit & FilterFlag.DIRECT_WHEN_DOWN else ProcessFlag(0)
-            process = process._replace(generation=generation, flags=process.flags & ProcessFlag.SEEN | direct)
+            process = process._replace(generation=generation, flags=process.flags & ProcessFlag.SEEN | allowed(hit))
         fresh = process._replace(state=state, identity=identity if state is ProcessState.BOUND else 0)
         return sys_io.update(self._maps[MapNumber.PROCS], key, fresh.pack(), sys_io.EXIST)
 

@@ -67,6 +67,7 @@ MAPS: tuple[MapShape, ...] = (
     MapShape(MapNumber.SENDERS, MapKind.SOCKHASH, 8, 4, 65536),
     MapShape(MapNumber.EVENTS, MapKind.RINGBUF, 0, 0, 512 * 1024),
     MapShape(MapNumber.COUNTERS, MapKind.PERCPU_ARRAY, 4, 8, int(Counter.MAX)),
+    MapShape(MapNumber.SWITCH, MapKind.ARRAY, 4, size_of("off_switch"), 1, MMAPABLE),
 )
 
 

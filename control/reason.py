@@ -5,6 +5,7 @@ In: nothing.  Out: Reason, with its kind and hint.  tests/repo holds this file, 
 Pure.
 """
 
+import re
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -35,6 +36,7 @@ class Reason(StrEnum):
     NO_RECORD = "no-record"
     PROCESS_CHANGED = "process-changed"
     SOCKET_BUSY = "socket-busy"
+    OFF_MEANWHILE = "off-meanwhile"
 
     # who is calling
     PROCESS_GONE = "process-gone"
@@ -44,6 +46,7 @@ class Reason(StrEnum):
     IDENTITY_AMBIGUOUS = "identity-ambiguous"
     IDENTITY_OLDER_THAN_DAEMON = "identity-older-than-daemon"
     EXE_PATH_UNTRUSTED = "exe-path-untrusted"
+    EXE_MODIFIED = "exe-modified"
     SCRIPT_PATH_UNTRUSTED = "script-path-untrusted"
     ATTESTATION_TIMEOUT = "attestation-timeout"
     QUOTA_EXCEEDED = "quota-exceeded"
@@ -115,6 +118,9 @@ class About(NamedTuple):
 
 _P, _U, _C = Kind.POLICY, Kind.UNAVAILABLE, Kind.CLIENT
 
+_NAME, _ID = re.compile(r"\bNAME\b"), re.compile(r"\bID\b")
+"""The words of a hint that stand for an identity's name and a refusal's id."""
+
 ABOUT: dict[Reason, About] = {
     Reason.GRANTED: About(_P, "allowed", "nothing to do"),
     Reason.DAEMON_DOWN: About(_U, "the agent is not running or does not answer", "credwire status; systemctl restart credwired"),
@@ -126,6 +132,7 @@ ABOUT: dict[Reason, About] = {
     Reason.NO_RECORD: About(_P, "the connection was not redirected by the kernel", "connect to the service itself, not to credwired"),
     Reason.PROCESS_CHANGED: About(_P, "the process ran another program or ended since it connected", "connect again from the program that is running now"),
     Reason.SOCKET_BUSY: About(_P, "the socket was already connecting when connect() was called again", "use a new socket"),
+    Reason.OFF_MEANWHILE: About(_U, "credwire was switched off after this connection was opened", "connect again; credwire status shows whether it is on"),
     Reason.PROCESS_GONE: About(_P, "the process ended before it could be attested", "keep the process alive until the answer arrives"),
     Reason.PROCESS_TRACED: About(_P, "a debugger is attached to the process", "detach the debugger and start the program again"),
     Reason.NAMESPACE_FOREIGN: About(_P, "the process runs in another user or mount namespace, or another root directory", "run it on the host, outside of containers"),
@@ -133,6 +140,7 @@ ABOUT: dict[Reason, About] = {
     Reason.IDENTITY_AMBIGUOUS: About(_P, "more than one identity matches the process", "make the selectors exclusive; credwire validate names the overlap"),
     Reason.IDENTITY_OLDER_THAN_DAEMON: About(_P, "the process started before credwired watched its exec", "restart the program"),
     Reason.EXE_PATH_UNTRUSTED: About(_P, "the executable's path can be changed by others than root", "chown root and chmod go-w every directory of the path"),
+    Reason.EXE_MODIFIED: About(_P, "the executable is not the file that its package came with", "dpkg --verify PACKAGE lists what changed; apt-get install --reinstall PACKAGE puts it back"),
     Reason.SCRIPT_PATH_UNTRUSTED: About(_P, "the script's path can be changed by others than root", "chown root and chmod go-w every directory of the path"),
     Reason.ATTESTATION_TIMEOUT: About(_U, "attestation took too long", "try again; credwire status shows the load"),
     Reason.QUOTA_EXCEEDED: About(_U, "too many connections of this process or user at once", "close idle connections or raise limits in credwired.yaml"),
@@ -154,8 +162,8 @@ ABOUT: dict[Reason, About] = {
     Reason.UPGRADE_FORBIDDEN: About(_C, "the request asks to change the protocol", "use HTTP/1.1 without Upgrade"),
     Reason.HELLO_MALFORMED: About(_C, "the TLS ClientHello cannot be read", "mend the client"),
     Reason.NOT_TLS: About(_C, "the bytes on a bound port are not TLS", "use https"),
-    Reason.CLIENT_DOES_NOT_TRUST_CA: About(_C, "the client does not trust the binding's CA", 'eval "$(credwire ca env --identity NAME)" or credwire run -- CMD'),
-    Reason.CLIENT_TLS_FAILED: About(_C, "the TLS handshake with the client failed", "credwire explain ID shows the alert"),
+    Reason.CLIENT_DOES_NOT_TRUST_CA: About(_C, "the client does not trust the binding's CA", 'eval "$(credwire ca env --identity NAME)" or credwire run --identity NAME -- CMD'),
+    Reason.CLIENT_TLS_FAILED: About(_C, "the TLS handshake with the client failed", "credwire explain ID shows what ended it"),
     Reason.SIGNATURE_UNREADABLE: About(_C, "the client's placeholder signature cannot be read", "use the placeholder profile that credwire documents"),
     Reason.BODY_HASH_MISMATCH: About(_C, "the body differs from the hash the client announced", "mend the client; nothing was accepted by the far side"),
     Reason.UPSTREAM_UNREACHABLE: About(_U, "the destination does not answer", "check the network and the service"),
@@ -181,6 +189,10 @@ ABOUT: dict[Reason, About] = {
 }  # fmt: skip
 
 
-def hint(reason: Reason) -> str:
-    """Say what to try next for ``reason``."""
-    return ABOUT[reason].hint
+def hint(reason: Reason, *, identity: str = "", refusal_id: str = "") -> str:
+    """Say what to try next for ``reason``, with the NAME and ID of its commands filled in where they are known: ready to be pasted."""
+    text = ABOUT[reason].hint
+    for word, known in ((_NAME, identity), (_ID, refusal_id)):
+        if known:
+            text = word.sub(lambda _, known=known: known, text)  # type: ignore[misc]  # default binds it
+    return text

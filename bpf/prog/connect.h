@@ -3,7 +3,8 @@
  * connect(), sendmsg(), bind() and getpeername(): where bytes may go.
  *
  * A connection of interest to a listed process is handed to the listener with a record of its owner, refused with a reason, or
- * goes on untouched; in the last case a record left over from an earlier connect() on the same socket is removed.
+ * goes on untouched; in the last case a record left over from an earlier connect() on the same socket is removed.  Whoever is only
+ * observed is handed over too, and where others are refused goes on untouched.
  */
 #ifndef CREDWIRE_CONNECT_H
 #define CREDWIRE_CONNECT_H
@@ -109,6 +110,16 @@ INLINE int pass(struct bpf_sock *sk)
 	return PASS;
 }
 
+/* Kind by kind as docs/reasons.md says, but ECONNREFUSED for what is no TCP: it makes HTTP/3 clients fall back at once. */
+INLINE int error_of(__u32 reason, const struct place *to)
+{
+	if (reason == REASON_NETNS_UNSERVED || reason == REASON_SOCKET_BUSY)
+		return ERROR_PERM;
+	if (reason == REASON_PROTOCOL_UNSUPPORTED && to->protocol == PROTOCOL_TCP)
+		return ERROR_PERM;
+	return ERROR_REFUSED;
+}
+
 INLINE void rewrite(volatile struct bpf_sock_addr *ctx, const struct place *to)
 {
 	if (to->family == FAMILY_INET) {
@@ -137,8 +148,9 @@ INLINE int leave_device(volatile struct bpf_sock_addr *ctx)
 	return 0;
 }
 
-INLINE int redirect(volatile struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct subject *who, const struct judgement *found,
-		    __u32 generation, const struct place *to)
+/* Gives REASON_GRANTED, or what stands in the way; then the socket is as it was. */
+INLINE __u32 redirect(volatile struct bpf_sock_addr *ctx, struct bpf_sock *sk, const struct subject *who, __u32 flags, __u32 generation,
+		      const struct place *to)
 {
 	struct record fresh = {};
 	struct record *kept;
@@ -150,9 +162,9 @@ INLINE int redirect(volatile struct bpf_sock_addr *ctx, struct bpf_sock *sk, con
 		 */
 		kept = client_record(sk);
 		if (!kept || !same_key(&kept->owner, &who->key))
-			return refuse(REASON_SOCKET_BUSY, ERROR_PERM, found->state, &who->key, who->uid, 0, to);
+			return REASON_SOCKET_BUSY;
 		rewrite(ctx, to);
-		return PASS;
+		return REASON_GRANTED;
 	}
 	fresh.owner = who->key;
 	fresh.cookie = socket_cookie((void *)ctx);
@@ -167,18 +179,25 @@ INLINE int redirect(volatile struct bpf_sock_addr *ctx, struct bpf_sock *sk, con
 	fresh.ifindex = sk->bound_dev_if;
 	fresh.port = to->port;
 	fresh.family = to->family;
-	fresh.flags = who->flags;
+	fresh.flags = who->flags | (flags & PROCESS_OBSERVED);
 	__builtin_memcpy(fresh.address, to->address, 16);
-	if (fresh.ifindex && fresh.ifindex != IFINDEX_LO && !leave_device(ctx))
-		return refuse(REASON_PROTOCOL_UNSUPPORTED, ERROR_PERM, found->state, &who->key, who->uid, fresh.cookie, to);
 	kept = storage_get(MAP(MAP_CLIENTS), sk, &fresh, STORAGE_CREATE);
 	if (!kept)
-		return refuse(REASON_TABLE_FULL, ERROR_REFUSED, found->state, &who->key, who->uid, fresh.cookie, to);
+		return REASON_TABLE_FULL;
+	if (fresh.ifindex && fresh.ifindex != IFINDEX_LO && !leave_device(ctx)) {
+		kept->port = 0;
+		return REASON_PROTOCOL_UNSUPPORTED;
+	}
 	fresh.guarded = kept->guarded;
 	*kept = fresh;	/* an older record of the same socket is not replaced by CREATE */
 	count(COUNT_REDIRECTED);
 	rewrite(ctx, to);
-	return PASS;
+	return REASON_GRANTED;
+}
+
+INLINE __u16 listener_port_for(const struct place *to)
+{
+	return to->family == FAMILY_INET || is_mapped(to->address) ? CONFIG->port4 : CONFIG->port6;
 }
 
 /*
@@ -191,6 +210,7 @@ INLINE int decide(volatile struct bpf_sock_addr *ctx, const struct place *to, co
 	struct bpf_sock *sk = ctx->sk;
 	struct judgement found;
 	struct subject who;
+	__u32 why;
 
 	if (!sk)
 		return PASS;	/* the verifier asks; sock_addr hooks always have one */
@@ -200,22 +220,34 @@ INLINE int decide(volatile struct bpf_sock_addr *ctx, const struct place *to, co
 	judge(&who, filters, &found);
 	if (found.state < STATE_PENDING)
 		return pass(sk);
-	if (found.full)
-		return refuse(REASON_TABLE_FULL, ERROR_REFUSED, found.state, &who.key, who.uid, 0, to);
-	if (!daemon_alive()) {
-		if (found.flags & PROCESS_DIRECT_WHEN_DOWN) {
-			count(COUNT_DIRECT);
-			return pass(sk);
-		}
-		return refuse(REASON_DAEMON_DOWN, ERROR_REFUSED, found.state, &who.key, who.uid, 0, to);
+	if (switched_off()) {
+		count(COUNT_OFF);
+		return pass(sk);
 	}
-	if (datagram || to->protocol != PROTOCOL_TCP || ctx->type != KIND_STREAM)	/* ECONNREFUSED makes HTTP/3 clients fall back at once */
-		return refuse(REASON_PROTOCOL_UNSUPPORTED, ERROR_REFUSED, found.state, &who.key, who.uid, 0, to);
-	if (netns_cookie((void *)ctx) != CONFIG->netns_cookie)
-		return refuse(REASON_NETNS_UNSERVED, ERROR_PERM, found.state, &who.key, who.uid, 0, to);
-	if (!(to->family == FAMILY_INET || is_mapped(to->address) ? CONFIG->port4 : CONFIG->port6))
-		return refuse(REASON_DAEMON_DOWN, ERROR_REFUSED, found.state, &who.key, who.uid, 0, to);
-	return redirect(ctx, sk, &who, &found, generation_of(filters), to);
+	if (found.full)
+		why = REASON_TABLE_FULL;
+	else if (!daemon_alive())
+		why = REASON_DAEMON_DOWN;
+	else if (datagram || to->protocol != PROTOCOL_TCP || ctx->type != KIND_STREAM)
+		why = REASON_PROTOCOL_UNSUPPORTED;
+	else if (netns_cookie((void *)ctx) != CONFIG->netns_cookie)
+		why = REASON_NETNS_UNSERVED;
+	else if (!listener_port_for(to))
+		why = REASON_DAEMON_DOWN;
+	else
+		why = redirect(ctx, sk, &who, found.flags, generation_of(filters), to);
+	if (why == REASON_GRANTED)
+		return PASS;
+	if (why == REASON_DAEMON_DOWN && (found.flags & PROCESS_DIRECT_WHEN_DOWN)) {
+		count(COUNT_DIRECT);
+		return pass(sk);
+	}
+	if (found.flags & PROCESS_OBSERVED) {
+		count(COUNT_OBSERVED);
+		tell(EVENT_SPARED, why, found.state, &who.key, who.uid, who.script_id, 0, socket_cookie((void *)ctx), to);
+		return pass(sk);
+	}
+	return refuse(why, error_of(why, to), found.state, &who.key, who.uid, socket_cookie((void *)ctx), to);
 }
 
 /* The application asked for the original address and is told that it has it. */
@@ -256,7 +288,7 @@ INLINE int show_peer6(volatile struct bpf_sock_addr *ctx)
 	return PASS;
 }
 
-/* Nobody but the daemon may take the listener's port, not even while nobody listens there. */
+/* Nobody but the daemon may take the listener's port, not even while nobody listens there or we are switched off. */
 INLINE int guard_port(volatile struct bpf_sock_addr *ctx, const struct place *to)
 {
 	struct subject who;

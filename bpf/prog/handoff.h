@@ -3,7 +3,8 @@
  * The record's way from the connecting socket to the accepted one.
  *
  * TCP_CONNECT_CB: the source port is chosen, the SYN not sent: publish the record under the tuple.
- * ACTIVE_ESTABLISHED_CB: put the client's socket under the sender check; without the check there is no record.
+ * ACTIVE_ESTABLISHED_CB: put the client's socket under the sender check; without the check there is no record, unless its owner is
+ * only observed: such a connection never bears a credential.
  * PASSIVE_ESTABLISHED_CB: keep the record on the accepted socket and forget the tuple.
  * On loopback the client is established before its ACK leaves, so the second comes before the third.
  */
@@ -91,7 +92,7 @@ INLINE void publish(volatile struct bpf_sock_ops *ops, struct bpf_sock *sk)
 	 * the sender check is in place: it must be the owner who is running here.
 	 */
 	read_key(current_task(), &current);
-	if (!same_key(&current, &record->owner)) {
+	if (!same_key(&current, &record->owner) && !(record->flags & PROCESS_OBSERVED)) {
 		count(REASON_SENDER_NOT_BOUND);
 		map_delete(MAP(MAP_HANDOFF), &key);
 		return;
@@ -114,7 +115,7 @@ INLINE void guard_sender(volatile struct bpf_sock_ops *ops, struct bpf_sock *sk)
 		return;
 	}
 	count(COUNT_SENDER_UNCHECKED);
-	if (client_tuple(ops, &key))
+	if (!(record->flags & PROCESS_OBSERVED) && client_tuple(ops, &key))
 		map_delete(MAP(MAP_HANDOFF), &key);
 }
 

@@ -17,7 +17,7 @@
 struct judgement {
 	__u32 state;	/* enum process_state */
 	__u32 flags;	/* enum process_flag */
-	__u32 full;	/* a filter hit, but the table has no room: refuse */
+	__u32 full;	/* a filter hit, but the table has no room */
 };
 
 enum memory {
@@ -58,10 +58,10 @@ INLINE int executable_listed(const struct subject *who, __u64 filters)
 	return map_lookup(MAP(MAP_FILTERS), &key) != NULL;
 }
 
-/* 0, or FILTER_MATCH with FILTER_DIRECT_WHEN_DOWN when every filter that hits has it: among several the strict one counts. */
+/* 0, or FILTER_MATCH with the lenient flags that every filter that hits has: among several the strict one counts. */
 INLINE __u32 match_filters(const struct subject *who, __u64 filters)
 {
-	__u32 hit = 0, direct = FILTER_DIRECT_WHEN_DOWN;
+	__u32 hit = 0, lenient = FILTER_DIRECT_WHEN_DOWN | FILTER_OBSERVE;
 
 #pragma unroll
 	for (__u32 shape = 1; shape < SHAPE_LIMIT; shape++) {
@@ -85,9 +85,9 @@ INLINE __u32 match_filters(const struct subject *who, __u64 filters)
 		if (!found || !(found->flags & FILTER_MATCH))
 			continue;
 		hit = FILTER_MATCH;
-		direct &= found->flags;
+		lenient &= found->flags;
 	}
-	return hit ? hit | direct : 0;
+	return hit ? hit | lenient : 0;
 }
 
 INLINE long remember(__u32 map, const struct subject *who, __u32 generation, __u32 state, __u32 flags)
@@ -144,6 +144,8 @@ INLINE void judge(struct subject *who, __u64 filters, struct judgement *out)
 	if (matched) {
 		if (matched & FILTER_DIRECT_WHEN_DOWN)
 			out->flags |= PROCESS_DIRECT_WHEN_DOWN;
+		if (matched & FILTER_OBSERVE)
+			out->flags |= PROCESS_OBSERVED;
 		out->state = STATE_PENDING;
 		if (remember(MAP_PROCS, who, generation, STATE_PENDING, out->flags))
 			out->full = 1;

@@ -2,14 +2,15 @@
 /*
  * The way to every map.
  *
- * MAP(n) becomes a 16-byte load that the loader fills with a descriptor; config is reached by its address (no look-up), which
- * BPF_PSEUDO_MAP_VALUE gives for an array of one element.
+ * MAP(n) becomes a 16-byte load that the loader fills with a descriptor; config and switch are reached by their addresses (no
+ * look-up), which BPF_PSEUDO_MAP_VALUE gives for an array of one element.
  */
 #ifndef CREDWIRE_MAPS_H
 #define CREDWIRE_MAPS_H
 
 #define MAP(number) ((void *)bpf_pseudo_fd(1, (number)))		/* BPF_PSEUDO_MAP_FD */
 #define CONFIG ((volatile struct config *)bpf_pseudo_fd(2, MAP_CONFIG))	/* BPF_PSEUDO_MAP_VALUE */
+#define SWITCH ((volatile struct off_switch *)bpf_pseudo_fd(2, MAP_SWITCH))
 
 INLINE __u32 generation_of(__u64 filters)
 {
@@ -48,6 +49,23 @@ INLINE int daemon_alive(void)
 	if (!beat)
 		return 0;
 	return (__s64)(now_ns() - beat) < (__s64)CONFIG->stale_ns;
+}
+
+/* Somebody threw the switch: nothing is to be touched.  Who never threw it pays one load. */
+INLINE int switched_off(void)
+{
+	__u64 until = SWITCH->off_until_ns;
+
+	return until && until > now_ns();
+}
+
+/*
+ * Were we off at any time since then?  A connection from before gets no credential any more, not even when we are on again: while we
+ * are off, anybody who holds its socket may write on it.
+ */
+INLINE int off_since(__u64 at_ns)
+{
+	return at_ns < SWITCH->off_until_ns;
 }
 
 #endif

@@ -54,6 +54,8 @@ INLINE int reply(volatile struct bpf_sockopt *ctx)
 	}
 	if (!daemon_alive())
 		answer->reason = REASON_DAEMON_DOWN;
+	if (!(answer->record.flags & PROCESS_OBSERVED) && off_since(answer->record.at_ns))
+		answer->reason = REASON_OFF_MEANWHILE;
 	ctx->optlen = sizeof(*answer);
 	ctx->retval = 0;
 	return PASS;

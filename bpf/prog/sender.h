@@ -42,17 +42,24 @@ INLINE int check_sender(struct sk_msg_md *msg)
 	read_subject(current_task(), &who);
 	owner = record->owner;
 	if (same_key(&owner, &who.key)) {
-		if (who.uid == record->uid && who.flags == record->flags)
+		if (who.uid == record->uid && who.flags == (record->flags & PROCESS_SEEN))
 			return SEND_PASS;
 	} else {
 		identity = bound_identity(&who.key, &who);
 		if (identity && identity == bound_identity(&owner, NULL))
 			return SEND_PASS;
 	}
+	if (off_since(record->at_ns))
+		return SEND_PASS;	/* it will bear no credential any more: nothing to keep */
 	where.port = record->port;
 	where.family = record->family;
 	where.protocol = PROTOCOL_TCP;
 	__builtin_memcpy(where.address, record->address, 16);
+	if (record->flags & PROCESS_OBSERVED) {
+		count(COUNT_OBSERVED);
+		tell(EVENT_SPARED, REASON_SENDER_NOT_BOUND, STATE_UNKNOWN, &who.key, who.uid, 0, owner.tgid, record->cookie, &where);
+		return SEND_PASS;
+	}
 	count(REASON_SENDER_NOT_BOUND);
 	tell(EVENT_REFUSED, REASON_SENDER_NOT_BOUND, STATE_UNKNOWN, &who.key, who.uid, 0, owner.tgid, record->cookie, &where);
 	return SEND_DROP;

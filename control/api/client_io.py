@@ -20,9 +20,24 @@ import grpc
 from control.api import admin_pb2 as pb
 from control.api import admin_pb2_grpc
 from control.api.ask import AskError, Fault
-from control.api.codec import read
+from control.api.codec import fill, read
 from control.api.roles import WHO
-from control.api.view import MAX_MESSAGE, BindingsView, BindingView, BundleView, Event, ExplainView, ReloadView, Role, StatusView
+from control.api.view import (
+    MAX_MESSAGE,
+    BindingsView,
+    BindingView,
+    BundleView,
+    DiffView,
+    Event,
+    ExplainView,
+    IdentitiesView,
+    Program,
+    ReloadView,
+    RevokeView,
+    Role,
+    StatusView,
+    SwitchView,
+)
 
 ANSWER_S = 5.0
 """Longest wait for an answer; an agent that does not answer in this time is stuck."""
@@ -36,6 +51,30 @@ _FAULTS = {
     grpc.StatusCode.UNAUTHENTICATED: Fault.NOT_ALLOWED,
 }
 """The rest is REFUSED; UNAVAILABLE is, when it carries a reason, and UNREACHABLE when not."""
+
+
+VIEW_SOCKET = "view.sock"
+"""Beside the admin socket, for those who may look and not change."""
+
+
+def choose(path: Path) -> Path:
+    """
+    Give the socket to ask at: ``path``, or the view socket beside it where ``path`` may not be opened and that one may.
+
+    Raises AskError as ``reachable`` does, about ``path`` where neither will do.
+    """
+    try:
+        reachable(path)
+    except AskError as error:
+        beside = path.with_name(VIEW_SOCKET)
+        if error.fault is not Fault.NOT_ALLOWED or path == beside:
+            raise
+        try:
+            reachable(beside)
+        except AskError:
+            raise error from None
+        return beside
+    return path
 
 
 def reachable(path: Path) -> None:
@@ -61,9 +100,9 @@ class Admin:
     """A conversation with the daemon; use it in a ``with`` statement."""
 
     def __init__(self, path: Path, *, answer_s: float = ANSWER_S) -> None:
-        """Connect.  Raises AskError."""
-        reachable(path)
-        self._path, self._answer_s = path, answer_s
+        """Connect to ``path``, or to the view socket beside it where only that may be opened.  Raises AskError."""
+        self._path = path = choose(path)
+        self._answer_s = answer_s
         options = (("grpc.max_receive_message_length", MAX_MESSAGE), ("grpc.enable_retries", 0))
         self._channel = grpc.insecure_channel(f"unix:{path.absolute()}", options=options)
         self._stub = admin_pb2_grpc.AdminStub(self._channel)  # type: ignore[no-untyped-call]  # generated without types
@@ -91,6 +130,16 @@ class Admin:
         asked = pb.ProcessAsks(pid=pid, url=url, method=method)
         return self._ask(self._stub.Explain, pb.ExplainRequest(process=asked), ExplainView)
 
+    def explain_program(self, program: Program, url: str = "", method: str = "GET") -> ExplainView:
+        """
+        What would happen if this program asked for this URL; an empty URL asks for its identity alone.
+
+        The user is ours, whatever ``program`` says, unless we may change things.
+        """
+        asked = pb.ProgramAsks(url=url, method=method)
+        fill(asked.program, program)
+        return self._ask(self._stub.Explain, pb.ExplainRequest(program=asked), ExplainView)
+
     def explain_id(self, id: str) -> ExplainView:
         """What happened under this id.  Raises AskError(REFUSED) when the audit has nothing."""
         return self._ask(self._stub.Explain, pb.ExplainRequest(id=id), ExplainView)
@@ -102,6 +151,23 @@ class Admin:
     def reload(self) -> ReloadView:
         """Swap the resource set, or keep the running one."""
         return self._ask(self._stub.Reload, pb.ReloadRequest(), ReloadView, answer_s=12 * self._answer_s)
+
+    def identities(self) -> IdentitiesView:
+        """All identities in force."""
+        return self._ask(self._stub.ListIdentities, pb.ListIdentitiesRequest(), IdentitiesView)
+
+    def diff(self) -> DiffView:
+        """What a reload would change."""
+        return self._ask(self._stub.Diff, pb.DiffRequest(), DiffView, answer_s=12 * self._answer_s)
+
+    def revoke(self, *, binding: str = "", identity: str = "", pid: int = 0) -> RevokeView:
+        """End grants and leases of one binding, one identity or one process: give exactly one."""
+        asked = pb.RevokeRequest(binding=binding) if binding else pb.RevokeRequest(identity=identity) if identity else None
+        return self._ask(self._stub.Revoke, asked or pb.RevokeRequest(pid=pid), RevokeView)
+
+    def switch(self, binding: str, *, off: bool, for_s: float = 0.0) -> SwitchView:
+        """Switch one binding off or on; ``for_s`` 0 means until it is switched on.  Everything is switched by daemon/switch_io.py."""
+        return self._ask(self._stub.Switch, pb.SwitchRequest(binding=binding, off=off, for_s=for_s), SwitchView)
 
     def audit(self, last: int, *, follow: bool = False) -> Iterator[Event]:
         """The last events, oldest first; with ``follow`` those to come, for as long as the iterator is asked."""

@@ -32,10 +32,10 @@ class Peer:
         Raises OSError when the caller has ended, lives in a pid namespace we cannot see, or may not be looked at.
         """
         self._pidfd = self._maps = -1
-        self.pid, self.uid, gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+        self.pid, self.uid, self.gid = _UCRED.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         if self.pid <= 0:
             raise ProcessLookupError("the caller's pid is not visible from here")
-        self.gids = frozenset({gid, *_groups(sock)})
+        self.gids = frozenset({self.gid, *_groups(sock)})
         try:
             self._pidfd = _pidfd(sock, self.pid)
             # Opened now it stays with the memory of this program: it reads as empty after an exec, whatever the pid does next.

@@ -31,11 +31,16 @@ NEEDS: Final[dict[str, Role]] = {
     "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": Role.VIEW,
 }
 
-WHO: Final = {
-    Role.VIEW: f"root and members of the groups {VIEW_GROUP} and {ADMIN_GROUP}",
-    Role.ADMIN: f"root and members of the group {ADMIN_GROUP}",
-}
-"""For hints."""
+
+def who(role: Role, *, admin_group: str = ADMIN_GROUP, view_group: str = VIEW_GROUP) -> str:
+    """Say who has ``role``, for hints."""
+    if role is Role.ADMIN:
+        return f"root and members of the group {admin_group}"
+    return f"root and members of the groups {view_group} and {admin_group}"
+
+
+WHO: Final = {role: who(role) for role in (Role.VIEW, Role.ADMIN)}
+"""``who`` with the usual names of the groups, for tools that do not know the daemon's configuration."""
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -44,6 +49,13 @@ class Rules(msgspec.Struct, frozen=True):
     admin_uids: frozenset[int] = frozenset({0})
     admin_gids: frozenset[int] = frozenset()
     view_gids: frozenset[int] = frozenset()
+    admin_group: str = ADMIN_GROUP
+    view_group: str = VIEW_GROUP
+    """Names, for hints."""
+
+    def who(self, role: Role) -> str:
+        """Say who has ``role`` here."""
+        return who(role, admin_group=self.admin_group, view_group=self.view_group)
 
     def role(self, uid: int, gids: frozenset[int]) -> Role:
         """Give the highest role that the user or one of the groups has."""

@@ -12,6 +12,7 @@ Whoever has no role is refused before gRPC reads a byte of theirs (refusal.py). 
 import asyncio
 import contextlib
 import grp
+import math
 import os
 import secrets
 import socket
@@ -27,10 +28,10 @@ from grpc_reflection.v1alpha import reflection
 
 from control.api import admin_pb2 as pb
 from control.api import admin_pb2_grpc, refusal
-from control.api.codec import fill
+from control.api.codec import fill, read
 from control.api.peer_io import Peer
-from control.api.roles import ADMIN_GROUP, NEEDS, SERVICE, VIEW_GROUP, WHO, Rules, name_of_peer, peer_name
-from control.api.view import MAX_MESSAGE, Caller, Role, View
+from control.api.roles import ADMIN_GROUP, NEEDS, SERVICE, VIEW_GROUP, Rules, name_of_peer, peer_name
+from control.api.view import MAX_MESSAGE, Caller, Program, Role, View
 from control.errors import CredwireError
 from control.reason import ABOUT, Kind, Reason
 
@@ -44,6 +45,8 @@ NOTE_EVERY_S = 1.0
 """Refusals of one user are noted this often at most: the audit is not theirs to fill."""
 MAX_QUESTION = 64 << 10
 """Bytes of one question."""
+FOR_MOST_S = 366 * 86400
+"""Longest time to switch something off for; without a time it stays off."""
 MAX_TAIL = 10_000
 """Lines of audit at once."""
 REFUSE_S = 2.0
@@ -57,8 +60,8 @@ _CODES = {
 }
 
 
-def group_rules() -> Rules:
-    """Read which groups have a role on this machine; root always has."""
+def group_rules(admin_group: str = ADMIN_GROUP, view_group: str = VIEW_GROUP) -> Rules:
+    """Read which groups have a role on this machine; root always has, and a group that does not exist has none."""
 
     def gids(name: str) -> frozenset[int]:
         try:
@@ -66,7 +69,7 @@ def group_rules() -> Rules:
         except KeyError:
             return frozenset()
 
-    return Rules(admin_gids=gids(ADMIN_GROUP), view_gids=gids(VIEW_GROUP))
+    return Rules(admin_gids=gids(admin_group), view_gids=gids(view_group), admin_group=admin_group, view_group=view_group)
 
 
 async def serve(view: View, *, sock: socket.socket, inner: Path, rules: Rules | None = None, most: Role = Role.ADMIN) -> "AdminServer":
@@ -93,7 +96,7 @@ class AdminServer:
         self._noted: dict[int, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._grpc = grpc.aio.server(
-            interceptors=(_Gate(self.caller, self._note),),
+            interceptors=(_Gate(self.caller, self._note, rules),),
             options=(
                 ("grpc.max_receive_message_length", MAX_QUESTION),
                 ("grpc.max_send_message_length", MAX_MESSAGE),
@@ -152,7 +155,7 @@ class AdminServer:
             except OSError:
                 return  # it ended, or may not be looked at: there is nobody to answer
             owned.callback(peer.close)
-            caller = Caller(min(self._rules.role(peer.uid, peer.gids), self._most), peer.uid, peer.pid)
+            caller = Caller(min(self._rules.role(peer.uid, peer.gids), self._most), peer.uid, peer.pid, peer.gid)
             if self._full(peer.uid):
                 if len(self._tasks) <= 2 * MAX_CALLERS:  # else too many are being told so already
                     said = "too many connections to the admin socket"
@@ -162,7 +165,7 @@ class AdminServer:
             try:
                 if caller.role is Role.NONE:
                     said = f"uid {peer.uid} may not use the admin socket"
-                    if await _refuse(sock, refusal.PERMISSION_DENIED, None, said, f"open to {WHO[Role.VIEW]}"):
+                    if await _refuse(sock, refusal.PERMISSION_DENIED, None, said, f"open to {self._rules.who(Role.VIEW)}"):
                         await self._note(caller, "")
                 else:
                     await self._relay(sock, caller, peer)
@@ -261,8 +264,8 @@ def _trailers(reason: Reason | None, hint: str, *, base64: bool = False) -> dict
 class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in its stubs only
     """Lets a call through when its caller is known, unchanged, and has the role the method needs."""
 
-    def __init__(self, caller: Callable[[str], Caller | None], refused: Callable[[Caller, str], Awaitable[None]]) -> None:
-        self._caller, self._refused = caller, refused
+    def __init__(self, caller: Callable[[str], Caller | None], refused: Callable[[Caller, str], Awaitable[None]], rules: Rules) -> None:
+        self._caller, self._refused, self._rules = caller, refused, rules
 
     async def intercept_service(self, continuation: Any, details: grpc.HandlerCallDetails) -> Any:
         handler = await continuation(details)
@@ -299,7 +302,7 @@ class _Gate(grpc.aio.ServerInterceptor):  # type: ignore[type-arg]  # generic in
         need = NEEDS.get(method)
         if need is None or caller.role < need:
             await self._refused(caller, method)
-            open_to = f"open to {WHO[need]}" if need else "this method is open to nobody"
+            open_to = f"open to {self._rules.who(need)}" if need else "this method is open to nobody"
             said = f"uid {caller.uid} may not call {method.rpartition('/')[2]}"
             await _abort(context, grpc.StatusCode.PERMISSION_DENIED, said, None, open_to)
 
@@ -317,7 +320,7 @@ async def _abort(context: Any, code: grpc.StatusCode, message: str, reason: Reas
 
 
 class _Answers(admin_pb2_grpc.AdminServicer):
-    """Each method asks the View and copies its answer."""
+    """Each method asks the View and copies its answer: in a thread where it may be a thousand rows, for the daemon has beats to keep."""
 
     def __init__(self, view: View, caller: Callable[[str], Caller | None]) -> None:
         self._view, self._caller = view, caller
@@ -328,7 +331,7 @@ class _Answers(admin_pb2_grpc.AdminServicer):
 
     async def ListBindings(self, _: pb.ListBindingsRequest, context: Any) -> pb.BindingsView:
         async with _told(context):
-            return fill(pb.BindingsView(), await self._view.bindings())
+            return await asyncio.to_thread(fill, pb.BindingsView(), await self._view.bindings())
 
     async def GetBinding(self, request: pb.GetBindingRequest, context: Any) -> pb.BindingView:
         async with _told(context):
@@ -346,12 +349,16 @@ class _Answers(admin_pb2_grpc.AdminServicer):
                     asked = request.process
                     found = await self._view.explain_process(asked.pid, asked.url, asked.method or "GET")
                     return fill(pb.ExplainView(), found)
+                case "program":
+                    wanted = request.program
+                    program = _owned(read(wanted.program, Program), self._known(context))
+                    return fill(pb.ExplainView(), await self._view.explain_program(program, wanted.url, wanted.method or "GET"))
                 case "id":
                     happened = await self._view.explain_id(request.id)
                     if happened is not None:
                         return fill(pb.ExplainView(), happened)
                 case _:
-                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "neither a process nor an id was given", None, "give one")
+                    await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no process, program or id was given", None, "give one")
             hint = "credwire audit tail lists ids; rotated files that were removed are gone"
             raise _NotFoundError(f'the audit has nothing under the id "{request.id}"', hint)
 
@@ -370,10 +377,53 @@ class _Answers(admin_pb2_grpc.AdminServicer):
 
     async def Reload(self, _: pb.ReloadRequest, context: Any) -> pb.ReloadView:
         async with _told(context):
-            caller = self._caller(context.peer())
-            if caller is None:  # between the gate and here
-                raise CredwireError(Reason.PROCESS_CHANGED, "the process that connected is not the one that asks")
-            return fill(pb.ReloadView(), await self._view.reload(caller))
+            return await asyncio.to_thread(fill, pb.ReloadView(), await self._view.reload(self._known(context)))
+
+    async def ListIdentities(self, _: pb.ListIdentitiesRequest, context: Any) -> pb.IdentitiesView:
+        async with _told(context):
+            return await asyncio.to_thread(fill, pb.IdentitiesView(), await self._view.identities())
+
+    async def Diff(self, _: pb.DiffRequest, context: Any) -> pb.DiffView:
+        async with _told(context):
+            return await asyncio.to_thread(fill, pb.DiffView(), await self._view.diff())
+
+    async def Revoke(self, request: pb.RevokeRequest, context: Any) -> pb.RevokeView:
+        async with _told(context):
+            if not (request.binding or request.identity or request.pid > 0):
+                hint = "credwire binding list and credwire identity list show the names"
+                await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no binding, identity or process was given", None, hint)
+            caller = self._known(context)
+            done = await self._view.revoke(caller, binding=request.binding, identity=request.identity, pid=request.pid)
+            return fill(pb.RevokeView(), done)
+
+    async def Switch(self, request: pb.SwitchRequest, context: Any) -> pb.SwitchView:
+        async with _told(context):
+            if not request.binding:
+                hint = "credwire off without --binding switches everything off, in the kernel itself"
+                await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "no binding was given", None, hint)
+            if not (math.isfinite(request.for_s) and 0 <= request.for_s <= FOR_MOST_S):
+                hint = f"give 1 second to {FOR_MOST_S // 86400} days, or none for until it is switched on"
+                await _abort(context, grpc.StatusCode.INVALID_ARGUMENT, "the time to be off cannot be understood", None, hint)
+            caller = self._known(context)
+            done = await self._view.switch(caller, binding=request.binding, off=request.off, for_s=request.for_s)
+            return fill(pb.SwitchView(), done)
+
+    def _known(self, context: Any) -> Caller:
+        caller = self._caller(context.peer())
+        if caller is None:  # between the gate and here
+            raise CredwireError(Reason.PROCESS_CHANGED, "the process that connected is not the one that asks")
+        return caller
+
+
+def _owned(program: Program, caller: Caller) -> Program:
+    """
+    Give the program the user that would start it: the caller.
+
+    Only an admin may ask for somebody else's, and gets their own user where they name none.
+    """
+    mine = caller.role < Role.ADMIN or program.uid < 0
+    uid, gid = (caller.uid, caller.gid) if mine else (program.uid, program.gid)
+    return Program(program.exe, program.script, uid, gid)
 
 
 class _NotFoundError(Exception):

@@ -32,6 +32,8 @@ class Caller(msgspec.Struct, frozen=True):
     role: Role
     uid: int
     pid: int
+    gid: int = -1
+    """Effective group at connect(); -1 where nobody asked."""
 
 
 class Program(msgspec.Struct, frozen=True):

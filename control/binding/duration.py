@@ -6,13 +6,13 @@ In: text.  Out: whole seconds.  One number and one unit, so that there is one sp
 
 import re
 
-_DURATION = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d)")
+DURATION = re.compile(r"([1-9][0-9]{0,6})(s|m|h|d)")
 _SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 
 def seconds(text: str) -> int | None:
     """Give the seconds of ``text``; None when it is no duration."""
-    found = _DURATION.fullmatch(text)
+    found = DURATION.fullmatch(text)
     return int(found[1]) * _SECONDS[found[2]] if found else None
 
 

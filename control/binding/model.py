@@ -177,3 +177,5 @@ class ResourceSet(msgspec.Struct, frozen=True):
     """``kind/name`` to owner, for people."""
     places: dict[str, str] = {}
     """``kind/name`` to file:line:column of its name, for people; no part of what is compared."""
+    reviews: dict[str, str] = {}
+    """``kind/name`` to the day of the last review, where a document says one; for people."""

@@ -12,13 +12,15 @@ from urllib.parse import urlsplit
 from control.binding.canonical import host_name, path_fault
 from control.binding.document import character
 from control.binding.network import nameable
+from control.binding.rule import by
 from control.errors import Refusal, ResourceError
 from control.reason import Reason
 
 MAX_SPIFFE_ID = 2048
 """Bytes (SPIFFE-ID specification, 2.3)."""
 
-_LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+LABEL = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+"""A resource's name or an environment: one DNS label (RFC 1123)."""
 _TRUST_DOMAIN = re.compile(r"[a-z0-9._-]{1,255}")
 _SEGMENT = re.compile(r"[A-Za-z0-9._-]+")
 _LOOK_ALIKE = dict(zip("аеорсухіјѕԁһӏԛԝοανρτυικΑΒΕΖΗΙΚΜΝΟΡΤΥΧАВЕКМНОРСТХ", "aeopcyxijsdhlqwoavptuikABEZHIKMNOPTYXABEKMHOPCTX", strict=True))
@@ -31,9 +33,9 @@ def malformed(message: str, hint: str) -> ResourceError:
     return ResourceError(Reason.RESOURCE_MALFORMED, message, hint=hint)
 
 
-def overbroad(message: str, hint: str) -> ResourceError:
-    """Make the error of a value that allows too much."""
-    return ResourceError(Reason.RESOURCE_OVERBROAD, message, hint=hint)
+def overbroad(rule: str, message: str, hint: str) -> ResourceError:
+    """Make the error of a value that allows too much, which breaks a rule of control/binding/rule.py."""
+    return ResourceError(Reason.RESOURCE_OVERBROAD, message + by(rule), hint=hint)
 
 
 def ascii_only(what: str, value: str) -> None:
@@ -49,7 +51,7 @@ def ascii_only(what: str, value: str) -> None:
 def check_label(value: str) -> str:
     """Accept a resource's name or an environment: one DNS label (RFC 1123)."""
     ascii_only("name", value)
-    if not _LABEL.fullmatch(value):
+    if not LABEL.fullmatch(value):
         raise malformed(
             f'name "{value}" is not 1 to 63 of a-z, 0-9 and -, with a letter or digit at both ends', "write it like oci-cli-prod"
         )
@@ -96,7 +98,7 @@ def check_host(value: str) -> str:
     """Accept a host pattern: a name of two labels or more, or ``*.`` before one."""
     star, name = value.startswith("*."), value.removeprefix("*.")
     if value in ("*", "*."):
-        raise overbroad(f'host "{value}" is every host', "name the service's domain, like *.us-ashburn-1.oraclecloud.com")
+        raise overbroad("named-host", f'host "{value}" is every host', "name the service's domain, like *.us-ashburn-1.oraclecloud.com")
     if "*" in name:
         raise malformed(f'host "{value}" has a * elsewhere than as its first label', "write *.example.com or the whole name")
     found = host_name(name)
@@ -104,7 +106,7 @@ def check_host(value: str) -> str:
         raise malformed(found.detail, found.hint or "write it like identity.us-ashburn-1.oraclecloud.com")
     if "." not in found:
         if star:
-            raise overbroad(f'host "{value}" is a whole top-level domain', "name at least two labels behind the star")
+            raise overbroad("named-host", f'host "{value}" is a whole top-level domain', "name at least two labels behind the star")
         raise malformed(f'host "{value}" is a single label', "write the full name: search domains would change what it means")
     return ("*." if star else "") + found
 
@@ -141,6 +143,7 @@ def check_network(value: str) -> str:
         raise malformed(f'network "{value}" has bits set behind its prefix', f"did you mean {wide}?") from error
     if not nameable(network):
         raise overbroad(
+            "named-network",
             f'network "{value}" does not lie within one private, loopback or link-local range',
             "public addresses are always allowed for a verified name: leave it out or narrow it",
         )

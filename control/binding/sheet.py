@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 from control.binding.document import Entry, Listing, Mapping, Node, Scalar, kind_of
 from control.binding.duration import seconds
+from control.binding.rule import by
 from control.errors import Place, ResourceError
 from control.reason import Reason
 
@@ -31,9 +32,13 @@ def nearest(word: str, known: Iterable[str]) -> str:
 class Sheet:
     """One mapping being read."""
 
-    def __init__(self, node: Node | None, what: str, faults: Faults, place: Place | None = None) -> None:
-        """``what`` names the mapping for people (``spec``); a node of another type is one error and reads as empty."""
-        self.what, self.faults = what, faults
+    def __init__(self, node: Node | None, what: str, faults: Faults, place: Place | None = None, *, private: bool = False) -> None:
+        """
+        ``what`` names the mapping for people (``spec``); a node of another type is one error and reads as empty.
+
+        In a ``private`` one a secret may stand by mistake: no error repeats a value or an unknown name, and none of a sheet inside of it.
+        """
+        self.what, self.faults, self.private = what, faults, private
         self.entries: dict[str, Entry] = {}
         self.place = node.place if node is not None else place
         self.known: set[str] = set()
@@ -44,7 +49,7 @@ class Sheet:
             self.broken = True
             if node is not None:
                 self.fault(
-                    f"{what or 'the document'} is {kind_of(node)} instead of a mapping",
+                    f"{what or 'the document'} is {self.shown(node)} instead of a mapping",
                     node.place,
                     hint="write its fields below it, indented",
                 )
@@ -53,9 +58,17 @@ class Sheet:
         """Give a field's name from the top, for people."""
         return f"{self.what}.{key}" if self.what else key
 
-    def fault(self, message: str, place: Place | None = None, *, hint: str = "", reason: Reason = Reason.RESOURCE_MALFORMED) -> None:
-        """Note one error."""
-        self.faults.append(ResourceError(reason, message, place=place or self.place, hint=hint))
+    def shown(self, node: Node) -> str:
+        """Give what a node is, for people."""
+        if self.private and isinstance(node, Scalar) and node.value is not None:
+            return {bool: "a truth value", int: "a number", str: "text"}[type(node.value)]
+        return kind_of(node)
+
+    def fault(
+        self, message: str, place: Place | None = None, *, hint: str = "", reason: Reason = Reason.RESOURCE_MALFORMED, rule: str = ""
+    ) -> None:
+        """Note one error; one that breaks a rule (control/binding/rule.py) ends with its name."""
+        self.faults.append(ResourceError(reason, message + by(rule) if rule else message, place=place or self.place, hint=hint))
 
     def has(self, key: str) -> bool:
         """Say whether the field is there, whatever it holds."""
@@ -67,24 +80,24 @@ class Sheet:
         entry = self.entries.get(key)
         return entry.value.place if entry else self.place
 
-    def node(self, key: str, *, needed: bool = False, example: str = "") -> Node | None:
-        """Give the raw node of a field."""
+    def node(self, key: str, *, needed: bool = False, example: str = "", rule: str = "") -> Node | None:
+        """Give the raw node of a field; ``rule`` says what a missing one breaks."""
         self.known.add(key)
         entry = self.entries.get(key)
         if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
             if needed and not self.broken:
                 state = "is missing" if entry is None else "is empty"
-                self.fault(
-                    f"{self.name(key)} {state}", entry.place if entry else None, hint=f"add {key}: {example}" if example else f"add {key}"
-                )
+                hint = f"add {key}: {example}" if example else f"add {key}"
+                self.fault(f"{self.name(key)} {state}", entry.place if entry else None, hint=hint, rule=rule)
             return None
         return entry.value
 
     def text(
-        self, key: str, *, needed: bool = False, default: str = "", check: Callable[[str], str] | None = None, example: str = ""
-    ) -> str:
+        self, key: str, *, needed: bool = False, default: str = "", check: Callable[[str], str] | None = None, example: str = "",
+        rule: str = "",
+    ) -> str:  # fmt: skip
         """Read one line of text; ``check`` gives the normal form or raises ResourceError without a place."""
-        node = self.node(key, needed=needed, example=example)
+        node = self.node(key, needed=needed, example=example, rule=rule)
         if node is None:
             return default
         value = self._one_line(node, self.name(key))
@@ -93,7 +106,7 @@ class Sheet:
     def _one_line(self, node: Node, what: str) -> str | None:
         if not isinstance(node, Scalar) or not isinstance(node.value, str):
             quote = " (quote it if it is)" if isinstance(node, Scalar) else ""
-            self.fault(f"{what} is {kind_of(node)} instead of text{quote}", node.place, hint="write one line of text")
+            self.fault(f"{what} is {self.shown(node)} instead of text{quote}", node.place, hint="write one line of text")
             return None
         if not node.value or node.value != node.value.strip() or "\n" in node.value:
             self.fault(f"{what} is empty, has several lines or blanks around it", node.place, hint="write one line of text")
@@ -121,7 +134,7 @@ class Sheet:
         if text in later:
             self.fault(f'{self.name(key)} "{text}" is not available in this version', node.place, hint="use " + " or ".join(allowed))
         else:
-            self.fault(f"{self.name(key)} is {kind_of(node)}", node.place, hint=nearest(text, allowed))
+            self.fault(f"{self.name(key)} is {self.shown(node)}", node.place, hint=nearest(text, allowed))
         return default
 
     def integer(self, key: str, *, low: int, high: int, default: int) -> int:
@@ -135,7 +148,7 @@ class Sheet:
     def number(self, node: Node, what: str, low: int, high: int) -> int | None:
         """Read a number out of a node."""
         if not isinstance(node, Scalar) or not isinstance(node.value, int) or isinstance(node.value, bool):
-            self.fault(f"{what} is {kind_of(node)} instead of a number", node.place, hint=f"write a number from {low} to {high}")
+            self.fault(f"{what} is {self.shown(node)} instead of a number", node.place, hint=f"write a number from {low} to {high}")
             return None
         if not low <= node.value <= high:
             self.fault(f"{what} is {node.value}, outside of {low} to {high}", node.place, hint=f"write a number from {low} to {high}")
@@ -148,27 +161,28 @@ class Sheet:
         if node is None:
             return default
         if not isinstance(node, Scalar) or not isinstance(node.value, bool):
-            self.fault(f"{self.name(key)} is {kind_of(node)} instead of true or false", node.place, hint="write true or false")
+            self.fault(f"{self.name(key)} is {self.shown(node)} instead of true or false", node.place, hint="write true or false")
             return default
         return node.value
 
-    def duration(self, key: str, *, low_s: int, high_s: int, default_s: int) -> int:
-        """Read a duration in whole seconds; above ``high_s`` it is over-broad."""
+    def duration(self, key: str, *, low_s: int, high_s: int, default_s: int, rule: str = "") -> int:
+        """Read a duration in whole seconds; above ``high_s`` it is over-broad, and breaks ``rule``."""
         node = self.node(key)
         if node is None:
             return default_s
         value = seconds(node.text) if isinstance(node, Scalar) else None
         if value is None:
-            self.fault(f"{self.name(key)} is {kind_of(node)} instead of a duration", node.place, hint="write 90s, 10m, 1h or 30d")
+            self.fault(f"{self.name(key)} is {self.shown(node)} instead of a duration", node.place, hint="write 90s, 10m, 1h or 30d")
             return default_s
         if not low_s <= value <= high_s:
             reason = Reason.RESOURCE_OVERBROAD if value > high_s else Reason.RESOURCE_MALFORMED
             bounds = f"write a duration from {low_s}s to {high_s}s"
             self.fault(
-                f'{self.name(key)} "{kind_of(node).strip(chr(34))}" is outside of {low_s}s to {high_s}s',
+                f'{self.name(key)} "{self.shown(node).strip(chr(34))}" is outside of {low_s}s to {high_s}s',
                 node.place,
                 hint=bounds,
                 reason=reason,
+                rule=rule if value > high_s else "",
             )
             return default_s
         return value
@@ -180,7 +194,7 @@ class Sheet:
             return []
         if not isinstance(node, Listing):
             self.fault(
-                f"{self.name(key)} is {kind_of(node)} instead of a list",
+                f"{self.name(key)} is {self.shown(node)} instead of a list",
                 node.place,
                 hint="write [one] or a list of lines that begin with -",
             )
@@ -201,13 +215,14 @@ class Sheet:
                 found[value] = node
         return tuple(found)
 
-    def sheet(self, key: str, *, needed: bool = False, example: str = "") -> "Sheet":
+    def sheet(self, key: str, *, needed: bool = False, example: str = "", private: bool = False) -> "Sheet":
         """Read a mapping inside of this one; missing ones read as empty."""
         node = self.node(key, needed=needed, example=example)
-        return Sheet(node, self.name(key), self.faults, self.place)
+        return Sheet(node, self.name(key), self.faults, self.place, private=private or self.private)
 
     def close(self) -> None:
         """Report every field that nobody asked for."""
         for key, entry in self.entries.items():
             if key not in self.known:
-                self.fault(f'{self.what or "the document"} has no field "{key}"', entry.place, hint=nearest(key, self.known))
+                unknown = "an unknown field" if self.private else f'no field "{key}"'
+                self.fault(f"{self.what or 'the document'} has {unknown}", entry.place, hint=nearest(key, self.known))

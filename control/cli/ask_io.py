@@ -5,38 +5,16 @@ In: a command line.  Out: answers on stdout; everything else on stderr.  Nothing
 code says whether it was a yes (control/cli/failure.py).
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 
 from control.cli import render
+from control.cli.daemon_io import binding_names, daemon
 from control.cli.failure import Exit
 from control.cli.options import output_option, socket_option
-from control.cli.settings_io import admin_socket
-from control.text import plain
-
-if TYPE_CHECKING:
-    from control.api.client_io import Admin
-
-
-@contextmanager
-def _daemon(socket: Path | None) -> Iterator["Admin"]:
-    from control.api.client_io import Admin  # noqa: PLC0415  # gRPC takes 80 ms to import; --help and local commands do without
-
-    with Admin(socket or admin_socket()) as admin:
-        yield admin
-
-
-def _say(text: str) -> None:
-    click.echo(text, nl=False)
-
-
-def _show(value: Any, form: str, text: Any) -> None:
-    _say(text(value) if form == "text" else render.document(value, form))
+from control.cli.terminal_io import show
 
 
 @click.command()
@@ -46,17 +24,17 @@ def _show(value: Any, form: str, text: Any) -> None:
 def status(ctx: click.Context, form: str, socket: Path | None) -> None:
     """Say how credwire is: processes, revision, health.
 
-    Exit code 1 when a health line is red.
+    Exit code 1 when a health line is red, or something is switched off: that stands first.
 
     \b
     Examples:
       credwire status
       credwire status -o json
     """
-    with _daemon(socket) as daemon:
-        view = daemon.status()
-    _show(view, form, render.status)
-    if not view.healthy:
+    with daemon(socket) as admin:
+        view = admin.status()
+    show(view, form, render.status)
+    if not render.well(view):
         ctx.exit(Exit.REFUSED)
 
 
@@ -82,16 +60,16 @@ def binding_list(form: str, socket: Path | None) -> None:
       credwire binding list
       credwire binding list -o json
     """
-    with _daemon(socket) as daemon:
-        view = daemon.bindings()
-    _show(view, form, render.bindings)
+    with daemon(socket) as admin:
+        view = admin.bindings()
+    show(view, form, render.bindings)
 
 
 @binding.command("show")
-@click.argument("name")
+@click.argument("name", shell_complete=binding_names)
 @output_option
 @socket_option
-def binding_show(name: str, form: str, socket: Path | None) -> None:
+def bindingshow(name: str, form: str, socket: Path | None) -> None:
     """Show everything about the binding NAME.
 
     \b
@@ -99,9 +77,9 @@ def binding_show(name: str, form: str, socket: Path | None) -> None:
       credwire binding show oci-cli-prod
       credwire binding show oci-cli-prod -o yaml
     """
-    with _daemon(socket) as daemon:
-        view = daemon.binding(name)
-    _show(view, form, render.binding)
+    with daemon(socket) as admin:
+        view = admin.binding(name)
+    show(view, form, render.binding)
 
 
 @click.command()
@@ -127,13 +105,13 @@ def explain(ctx: click.Context, *, what: str, pid: int | None, method: str, form
     if pid is None:
         if "/" in what:
             raise click.UsageError("a URL is explained for a process: add --pid N")
-        with _daemon(socket) as daemon:
-            _show(daemon.explain_id(what), form, render.explain)
+        with daemon(socket) as admin:
+            show(admin.explain_id(what), form, render.explain)
         return
     _check_url(what)
-    with _daemon(socket) as daemon:
-        view = daemon.explain_process(pid, what, method)
-    _show(view, form, render.explain)
+    with daemon(socket) as admin:
+        view = admin.explain_process(pid, what, method)
+    show(view, form, render.explain)
     if not view.granted:
         ctx.exit(Exit.REFUSED)
 
@@ -176,35 +154,10 @@ def audit_tail(last: int, follow: bool, form: str, socket: Path | None) -> None:
     To watch: credwire audit tail -f
     """
     write = render.event if form == "text" else render.json_line
-    with _daemon(socket) as daemon:
+    with daemon(socket) as admin:
         none = True
-        for event in daemon.audit(last, follow=follow):
+        for event in admin.audit(last, follow=follow):
             none = False
-            _say(write(event))
+            click.echo(write(event), nl=False)
     if none and not follow and last and form == "text":
-        _say("the audit is empty\n")
-
-
-@click.command()
-@output_option
-@socket_option
-@click.pass_context
-def reload(ctx: click.Context, form: str, socket: Path | None) -> None:
-    """Read the resources again and swap the whole set, or keep the running one.
-
-    Exit code 1 when the set on disk is refused; what ran before goes on running.
-
-    \b
-    Examples:
-      credwire reload
-      credwire reload -o json
-    """
-    with _daemon(socket) as daemon:
-        view = daemon.reload()
-    for warning in view.warnings:
-        click.echo(f"credwire: warning: {plain(warning)}", err=True)
-    for error in view.errors:
-        click.echo(f"credwire: error: {plain(error)}", err=True)
-    _show(view, form, render.reload)
-    if not view.swapped:
-        ctx.exit(Exit.REFUSED)
+        click.echo("the audit is empty")

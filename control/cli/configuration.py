@@ -20,6 +20,8 @@ def document(config: Config) -> dict[str, Any]:
         match field:
             case "stale_after_s":
                 known["staleAfter"] = spelled(config.stale_after_s)
+            case "seal":
+                known["seal"] = {"with": config.seal.kept, **({"keyFile": config.seal.key_file} if config.seal.key_file else {})}
             case "public":
                 known["public"] = _public(config)
             case _:

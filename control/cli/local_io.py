@@ -1,30 +1,21 @@
 """
 The commands that work with the daemon dead.
 
-In: a command line, resources in a directory, bundles in the state directory.  Out: verdicts, settings for other programs, or the program
-itself, executed in our place.
+In: a command line, resources in a directory, bundles in the state directory.  Out: verdicts, and settings for other programs.
 """
 
-import hashlib
-import os
 import shlex
-import socket as sockets
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import click
 
-from control.cli import render, trust
-from control.cli.failure import CommandError, Exit
-from control.cli.options import identity_option, output_option, socket_option
-from control.cli.settings_io import admin_socket, ca_directory, configuration
+from control.cli import bundle_io, render, trust
+from control.cli.failure import Exit
+from control.cli.options import identity_option, output_option
+from control.cli.settings_io import configuration
+from control.cli.terminal_io import note
 from control.text import plain
-
-
-def _note(kind: str, text: str) -> None:
-    click.echo(f"credwire: {kind}: {plain(text)}", err=True)
-
 
 # ---- resources and configuration ---------------------------------------------------------------------------------------------------
 
@@ -61,9 +52,9 @@ def validate(ctx: click.Context, *, directory: Path | None, trust_domain: str | 
     }
     for kind, faults in (("error", errors), ("warning", warnings)):
         for fault in faults if form == "text" else ():
-            _note(kind, str(fault))
+            note(kind, str(fault))
             if fault.hint:
-                _note("hint", fault.hint)
+                note("hint", fault.hint)
     if form != "text":
         verdict = {"valid": found is not None, "digest": found.digest if found else "", **counts}
         known = {**verdict, "errors": [told(e) for e in errors], "warnings": [told(w) for w in warnings]}
@@ -119,72 +110,6 @@ def config_show(defaults: bool, form: str) -> None:
 # ---- trust -------------------------------------------------------------------------------------------------------------------------
 
 
-class Bundle(NamedTuple):
-    """The bundle of one identity: where it is and what it holds."""
-
-    identity: str
-    path: Path
-    pem: bytes
-
-
-def _bundle(identity: str | None) -> Bundle:
-    """Find the bundle of ``identity``, or the only one.  Raises CommandError; never gives an empty one."""
-    directory = ca_directory()
-    if identity is None:
-        try:
-            known = sorted(path.stem for path in directory.glob("*.pem") if not path.name.startswith("."))
-        except PermissionError:
-            known = []
-        if not known:
-            hint = "credwired writes one per identity at a reload; credwire status"
-            raise CommandError(f"there is no CA bundle in {directory}", hint=hint)
-        if len(known) > 1:
-            raise CommandError("several identities have a CA bundle", hint=f"--identity NAME, one of: {', '.join(known)}", code=Exit.USAGE)
-        identity = known[0]
-    if not trust.NAME.fullmatch(identity):
-        raise CommandError(f'"{identity}" is not the name of an identity', hint="lower-case letters, digits, - and .", code=Exit.USAGE)
-    path = directory / f"{identity}.pem"
-    try:
-        pem = path.read_bytes()
-    except PermissionError:
-        raise CommandError(f"{path} may not be read by uid {os.geteuid()}", hint="bundles are 0644", code=Exit.NOT_ALLOWED) from None
-    except OSError:
-        hint = "credwire binding list shows the identities that have bindings"
-        raise CommandError(f'identity "{identity}" has no CA bundle at {path}', hint=hint) from None
-    if not trust.certificates(pem):
-        # said instead of handed on: an empty bundle turns verification off in some clients
-        raise CommandError(f"{path} holds no certificate", hint="credwire reload writes it anew")
-    return Bundle(identity, path, pem)
-
-
-def _joined(bundle: Bundle) -> Path:
-    """
-    Give the file to trust: the bundle, or a copy with the private CAs that this environment trusts already.
-
-    The copy is the user's own, named by its content, so that a running program never sees its file change.
-    """
-    others = []
-    for path in trust.previous(os.environ, str(bundle.path)):
-        try:
-            others.append(Path(path).read_bytes())
-        except OSError as error:
-            _note("warning", f"{path}, which the environment trusts, cannot be read: {error.strerror}")
-    pem = trust.added(bundle.pem, others)
-    if pem == bundle.pem:
-        return bundle.path
-    home = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    target = Path(home) / "credwire" / f"{bundle.identity}-{hashlib.sha256(pem).hexdigest()[:16]}.pem"
-    try:
-        target.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fresh = target.with_name(f".{target.name}.{os.getpid()}")
-        fresh.write_bytes(pem)
-        fresh.rename(target)
-    except OSError as error:
-        _note("warning", f"the CAs the environment trusts are left out: {target} cannot be written: {error.strerror}")
-        return bundle.path
-    return target
-
-
 @click.group()
 def ca() -> None:
     """Look at the CA bundles, and make clients trust them.
@@ -210,7 +135,7 @@ def ca_env(identity: str | None, form: str) -> None:
       credwire ca env
       credwire ca env --identity oci-cli -o json
     """
-    values = trust.settings(str(_joined(_bundle(identity))))
+    values = trust.settings(str(bundle_io.joined(bundle_io.find(identity))))
     if form == "text":
         click.echo("".join(f"export {name}={shlex.quote(value)}\n" for name, value in values.items()), nl=False)
     else:
@@ -229,7 +154,7 @@ def ca_show(identity: str | None, *, pem: bool, form: str) -> None:
       credwire ca show
       credwire ca show --identity oci-cli --pem
     """
-    bundle = _bundle(identity)
+    bundle = bundle_io.find(identity)
     if pem:
         click.echo(bundle.pem.decode("utf-8", "surrogateescape"), nl=False)
         return
@@ -275,51 +200,3 @@ def _authorities(pem: bytes) -> tuple[list[dict[str, Any]], int]:
             }
         )
     return rows, len(known) - len(rows)
-
-
-# ---- running programs --------------------------------------------------------------------------------------------------------------
-
-
-@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
-@identity_option
-@click.option("-q", "--quiet", is_flag=True, help="Say nothing before the command runs.")
-@socket_option
-@click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED, metavar="-- CMD [ARGS]...")
-def run(identity: str | None, *, quiet: bool, socket: Path | None, command: tuple[str, ...]) -> NoReturn:
-    """Run a command whose clients trust the binding CAs.
-
-    Sets the variables of "credwire ca env" and executes CMD in place of credwire: same process, same user, and its exit code is the
-    answer (126 when CMD cannot be executed, 127 when there is none).  Which identity CMD has is decided by what it is, not by this
-    command: --identity chooses the bundle only.
-
-    \b
-    Examples:
-      credwire run -- true
-      credwire run --identity oci-cli -- true
-    """
-    bundle = _bundle(identity)
-    values = trust.settings(str(_joined(bundle)))
-    if not quiet:
-        _note("run", f'{command[0]} trusts the CAs of identity "{bundle.identity}" ({values["SSL_CERT_FILE"]})')
-        if _nobody_listens(socket or admin_socket()):
-            _note("warning", "credwired is not running: connections of bound processes will be refused")
-    sys.stdout.flush()
-    sys.stderr.flush()
-    try:
-        os.execvpe(command[0], list(command), {**os.environ, **values})  # noqa: S606  # running what the user names is what it is for
-    except FileNotFoundError:
-        raise CommandError(f'there is no command "{command[0]}"', hint="check PATH or give its path", code=Exit.NOT_FOUND) from None
-    except OSError as error:
-        why = (error.strerror or "it cannot be executed").lower()
-        raise CommandError(f'"{command[0]}" cannot be executed: {why}', hint="check its mode", code=Exit.CANNOT_EXECUTE) from None
-
-
-def _nobody_listens(path: Path) -> bool:
-    with sockets.socket(sockets.AF_UNIX) as sock:
-        try:
-            sock.connect(str(path))
-        except (FileNotFoundError, ConnectionRefusedError):
-            return True
-        except OSError:
-            return False  # most callers may not ask, which is no sign of a dead daemon
-    return False

@@ -1,10 +1,11 @@
 """
 ``credwire``: find the command, run it, say how it ended.
 
-In: the command line.  Out: an exit code of control/cli/failure.py.  Commands live in ask_io.py (they ask the daemon) and local_io.py (they
-work with the daemon dead) and are imported when they are called, so that ``--help`` and completion stay quick.
+In: the command line.  Out: an exit code of control/cli/failure.py.  Commands are imported when they are called, so that ``--help`` and
+completion stay quick; JOBS says where each one lives.
 """
 
+import gc
 import importlib
 import sys
 from typing import Final, NamedTuple
@@ -12,7 +13,7 @@ from typing import Final, NamedTuple
 import click
 
 from control.cli.failure import CommandError, Exit
-from control.cli.terminal_io import COMPLETE_VARIABLE, completion_asked, forget_stdout
+from control.cli.terminal_io import COMPLETE_VARIABLE, completion_asked, forget_stdout, leave
 
 
 class Entry(NamedTuple):
@@ -23,23 +24,36 @@ class Entry(NamedTuple):
     says: str
 
 
-_ASK, _LOCAL = "control.cli.ask_io", "control.cli.local_io"
-
 JOBS: Final[dict[str, dict[str, Entry]]] = {
-    "See what happens": {
-        "status": Entry(_ASK, "status", "Say how credwire is: processes, revision, health."),
-        "binding": Entry(_ASK, "binding", "Look at bindings: identity, source and destinations."),
-        "explain": Entry(_ASK, "explain", "Say why a request was, or would be, allowed or refused."),
-        "audit": Entry(_ASK, "audit", "Read what happened."),
-    },
-    "Change what runs": {
-        "validate": Entry(_LOCAL, "validate", "Check the resources in a directory; needs no daemon and no root."),
-        "reload": Entry(_ASK, "reload", "Read the resources again and swap the whole set, or keep the running one."),
-        "config": Entry(_LOCAL, "config", "Look at the configuration."),
+    "Begin": {
+        "init": Entry("control.cli.init_io", "init", "Make a first binding of your own: one file, one secret."),
+        "placeholder": Entry("control.cli.placeholder_io", "placeholder", "Make the worthless credential that a client needs to start."),
+        "federation": Entry(
+            "control.cli.federation_io", "federation", "Prepare the far side's trust in our issuer, and look whether it can work."
+        ),
+        "seal": Entry("control.cli.secret_io", "seal", "Seal a secret into the file NAME of the secrets directory."),
     },
     "Run programs": {
-        "run": Entry(_LOCAL, "run", "Run a command whose clients trust the binding CAs."),
-        "ca": Entry(_LOCAL, "ca", "Look at the CA bundles, and make clients trust them."),
+        "run": Entry("control.cli.run_io", "run", "Run a command whose clients trust the binding CAs."),
+        "ca": Entry("control.cli.local_io", "ca", "Look at the CA bundles, and make clients trust them."),
+    },
+    "See what happens": {
+        "status": Entry("control.cli.ask_io", "status", "Say how credwire is: processes, revision, health."),
+        "binding": Entry("control.cli.ask_io", "binding", "Look at bindings: identity, source and destinations."),
+        "identity": Entry("control.cli.identity_io", "identity", "Look at identities, and keep their digests current."),
+        "explain": Entry("control.cli.ask_io", "explain", "Say why a request was, or would be, allowed or refused."),
+        "audit": Entry("control.cli.ask_io", "audit", "Read what happened."),
+    },
+    "Change what runs": {
+        "validate": Entry("control.cli.local_io", "validate", "Check the resources in a directory; needs no daemon and no root."),
+        "diff": Entry("control.cli.change_io", "diff", "Show what a reload would change."),
+        "reload": Entry("control.cli.change_io", "reload", "Read the resources again and swap the whole set, or keep the running one."),
+        "config": Entry("control.cli.local_io", "config", "Look at the configuration."),
+    },
+    "Stop it": {
+        "off": Entry("control.cli.change_io", "off", "Switch off: connections go direct, without a credential."),
+        "on": Entry("control.cli.change_io", "on", "Switch on again what credwire off switched off."),
+        "revoke": Entry("control.cli.change_io", "revoke", "Cut open connections and throw leases away, now."),
     },
 }
 """Jobs to commands, in the order of the overview."""
@@ -95,7 +109,8 @@ def credwire(ctx: click.Context, config_path: str | None) -> None:
 
 def main() -> None:
     """Entry of the command ``credwire``."""
-    sys.exit(run(sys.argv[1:]))
+    gc.set_threshold(100_000)  # imports make many objects and no garbage: searching them takes 10 ms; following the audit still is tidied
+    leave(run(sys.argv[1:]))
 
 
 def run(arguments: list[str]) -> int:

@@ -13,7 +13,22 @@ from typing import Any
 
 import msgspec
 
-from control.api.view import BindingsView, BindingView, Event, ExplainView, ReloadView, StatusView
+from control.api.view import (
+    BindingsView,
+    BindingView,
+    ChangeView,
+    DiffView,
+    Event,
+    ExplainView,
+    FaultView,
+    IdentitiesView,
+    IdentityView,
+    OffView,
+    ReloadView,
+    RevokeView,
+    StatusView,
+    SwitchView,
+)
 from control.text import harmless_json, plain
 
 WIDTH = 80
@@ -47,7 +62,9 @@ def _with_properties(value: Any) -> Any:
     known = msgspec.to_builtins(value)
     match value:
         case StatusView():
-            return {"healthy": value.healthy, "disk_differs": value.disk_differs, **known}
+            return {"healthy": well(value), "disk_differs": value.disk_differs, **known}
+        case DiffView():
+            return {"would_swap": not value.errors, "changed": bool(value.changes), **known}
         case ExplainView():
             return {"granted": value.granted, **known}
         case _:
@@ -58,17 +75,17 @@ def _with_properties(value: Any) -> Any:
 
 
 def status(view: StatusView) -> str:
-    """The page an operator reads first: the verdict in the first line, what is wrong last, where the eye stops."""
-    verdict = "healthy" if view.healthy else "NOT HEALTHY"
-    does = f"enforces revision {view.revision}" if view.enforcing else "does not enforce"
-    lines = [f"credwire {plain(view.version)} {does}: {verdict}".replace("  ", " "), ""]
+    """The page an operator reads first: what is off, the verdict, and what is wrong last, where the eye stops."""
+    verdict = "healthy" if well(view) else "NOT HEALTHY"
+    does = "is OFF" if view.off.everything else f"enforces revision {view.revision}" if view.enforcing else "does not enforce"
+    lines = [*_folded_all(off_lines(view.off), "red  "), f"credwire {plain(view.version)} {does}: {verdict}".replace("  ", " "), ""]
     rows = []
     for p in view.processes:
         name = f"{p.role} {p.worker}" if p.role == "proxy" else p.role
         rows.append((name, p.pid or "-", p.state, utc(p.since), _thousands(p.rss_kb) if p.rss_kb else "-", p.restarts))
     lines.append(table(("PROCESS", "PID", "STATE", "SINCE (UTC)", "RSS (kB)", "RESTARTS"), rows, right=(1, 4, 5), empty="no process runs"))
-    if view.counters:
-        counted = [(name, _thousands(count)) for name, count in view.counters.items()]
+    counted = [(name, _thousands(count)) for name, count in view.counters.items() if count]
+    if counted:
         lines.append(table(("COUNTER (since start)", "COUNT"), counted, right=(1,)))
     if not view.digest_disk:
         lines.append("resources: those on disk cannot be loaded; the last good set runs")
@@ -77,10 +94,41 @@ def status(view: StatusView) -> str:
     else:
         lines.append(f"resources: disk and running are the same ({plain(view.digest_running[:12])})")
     for line in view.health:
-        lines.append(f"{plain(line.level):<5}{plain(line.says)}")
+        if line.hint.startswith("credwire on"):
+            continue  # what is off stands first
+        lines += _folded_all([line.says], f"{plain(line.level):<5}")
         if line.hint and line.level != "ok":
-            lines.append(f"     hint: {plain(line.hint)}")
+            lines += _folded_all([f"hint: {line.hint}"], "     ")
     return "\n".join(lines) + "\n"
+
+
+def well(view: StatusView) -> bool:
+    """Whether nothing is red: what is switched off is."""
+    return view.healthy and not view.off.everything and not view.off.bindings
+
+
+def off_lines(off: OffView) -> list[str]:
+    """What is off, until when, and how to end it; nothing where nothing is."""
+    by = f" (by {off.by})" if off.by else ""
+    lines = []
+    if off.everything:
+        lines.append(f"everything is off {_until(off.until)}{by}: connections go direct, without a credential; credwire on ends it")
+    for name, until in off.bindings.items():
+        lines.append(f'binding "{name}" is off {_until(until)}{by}: its hosts get no credential; credwire on --binding {name} ends it')
+    return lines
+
+
+def _until(until: float) -> str:
+    return f"until {utc(until)}" if until else "until it is switched on"
+
+
+def _folded_all(lines: Iterable[str], head: str) -> list[str]:
+    """Fold each line behind ``head``, its further lines below."""
+    found = []
+    for line in lines:
+        first, *more = _folded(plain(line), " " * len(head))
+        found += [head + first[len(head) :], *more]
+    return found
 
 
 def bindings(view: BindingsView) -> str:
@@ -101,6 +149,7 @@ def binding(view: BindingView) -> str:
         ("identity", f"{view.identity}  {view.spiffe_id}"),
         ("source", view.source),
         ("owner", view.owner),
+        ("reviewed", view.reviewed_at),
         ("mode", view.mode),
         ("delivery", ", ".join(view.delivery)),
     ]
@@ -120,8 +169,9 @@ def binding(view: BindingView) -> str:
         ("on lease failure", view.on_lease_failure),
         ("on daemon down", view.on_daemon_down),
         ("processes", ", ".join(map(str, view.processes)) or "none bound now"),
-        ("signed", f"{_thousands(view.signed)} requests"),
-        ("refused", f"{_thousands(view.refused)} requests"),
+        ("signed", _count(view.signed, "request")),
+        ("refused", _count(view.refused, "request")),
+        ("observed", _count(view.observed, "connection") if view.observed or view.mode == "observe" else ""),
         ("defined at", view.place),
     ]
     return pairs(told)
@@ -158,11 +208,115 @@ def event(event: Event) -> str:
 
 
 def reload(view: ReloadView) -> str:
-    """What runs now."""
+    """What changed, and what runs now."""
     digest = f" (digest {plain(view.digest[:12])})" if view.digest else ""
     if view.swapped:
-        return f"revision {view.revision} runs{digest}\n"
+        return changes(view.changes) + f"revision {view.revision} runs{digest}\n"
     return f"nothing changed: revision {view.revision} still runs{digest}\n"
+
+
+def diff(view: DiffView) -> str:
+    """What a reload would change, or that it would be refused."""
+    text = changes(view.changes)
+    if view.errors:
+        return text + f"a reload would be refused: {_count(len(view.errors), 'error')}; revision {view.revision} would go on running\n"
+    if not view.changes:
+        return f"no change: revision {view.revision} runs what is on disk\n"
+    return text + f"{_count(len(view.changes), 'change')} to revision {view.revision}; credwire reload makes {_them(view.changes)}\n"
+
+
+def changes(told: Sequence[ChangeView]) -> str:
+    """One paragraph a resource: ``+`` added, ``-`` removed, ``~`` changed, each with the word; then its fields and what it means."""
+    lines: list[str] = []
+    for change in told:
+        sign = {"added": "+", "removed": "-"}.get(change.what, "~")
+        lines += _folded(plain(f'{sign} {change.kind} "{change.name}" {change.what}'), "")
+        for field in change.fields:
+            if field.before and field.after:
+                said = f"{field.field}: {field.before} -> {field.after}"
+            elif change.what in ("added", "removed"):
+                said = f"{field.field}: {field.after or field.before}"
+            else:
+                said = f"{field.field}: {field.after} (new)" if field.after else f"{field.field}: {field.before} (gone)"
+            lines += _folded_all([said], "    ")
+        if change.effect:
+            lines += _folded_all([change.effect], "    => ")
+    return "\n".join(lines) + "\n" if lines else ""
+
+
+def fault(told: FaultView) -> str:
+    """The sentence of a fault, behind its place."""
+    return f"{told.place}: {told.message}" if told.place else told.message
+
+
+def _them(told: Sequence[object]) -> str:
+    return "it" if len(told) == 1 else "them"
+
+
+def _count(number: int, what: str) -> str:
+    many = what[:-1] + "ies" if what.endswith("y") else what + ("es" if what.endswith("s") else "s")
+    return f"{_thousands(number)} {what if number == 1 else many}"
+
+
+def revoke(view: RevokeView) -> str:
+    """What was ended."""
+    lines = [f"{_count(view.grants, 'connection')} cut, {_count(view.leases, 'lease')} thrown away"]
+    if view.processes:
+        pids = ", ".join(map(str, view.processes))
+        lines += _folded(f"{'process' if len(view.processes) == 1 else 'processes'} {pids}: nothing more until another program runs", "")
+    return "\n".join(lines) + "\n"
+
+
+def switch(view: SwitchView) -> str:
+    """What is off now."""
+    lines = _folded_all(off_lines(view.off), "") or ["nothing is off"]
+    if view.grants:
+        lines.append(f"{_count(view.grants, 'connection')} cut")
+    return "\n".join(lines) + "\n"
+
+
+def switched(until: float, *, off: bool, attached: bool, cut: bool, killed: Sequence[str]) -> str:
+    """What the whole switch did."""
+    if off:
+        said = [f"everything is off {_until(until)}: connections go direct, without a credential", "to end it: credwire on"]
+        if cut:
+            said.append("the daemon took notice, and connections that bore a credential are cut")
+        if killed:
+            said.append(f"the daemon did not take notice; killed, because they held connections: {', '.join(killed)}")
+    else:
+        said = ["everything is on: bound processes are held again; bindings switched off one by one stay off"]
+        if attached and not cut:
+            said.append("the daemon did not take notice: bound processes are refused until it runs (credwire status)")
+    if not attached:
+        said.append("no kernel programs are attached: connections went direct before, too")
+    return "\n".join(_folded_all(said, "")) + "\n"
+
+
+def identities(view: IdentitiesView) -> str:
+    """One row per identity."""
+    rows = []
+    for i in view.identities:
+        rows.append((i.name, "\n".join(i.selectors), "\n".join(i.bindings) or "-", len(i.processes), "DRIFT" if i.drift else "ok"))
+    heads = ("NAME", "SELECTORS", "BINDINGS", "PROCESSES", "FILES")
+    return table(heads, rows, right=(3,), empty=f"no identity is in force (revision {view.revision})")
+
+
+def identity(view: IdentityView) -> str:
+    """Everything about one identity."""
+    told = [
+        ("name", view.name),
+        ("spiffe id", view.spiffe_id),
+        ("environment", view.environment),
+        ("owner", view.owner),
+        ("egress", view.egress),
+        *(("selectors" if number == 0 else "  or", said) for number, said in enumerate(view.selectors)),
+        ("bindings", ", ".join(view.bindings) or "none: nothing is given to it"),
+        ("processes", ", ".join(map(str, view.processes)) or "none bound now"),
+        *(("drift", said) for said in view.drift),
+        ("defined at", view.place),
+    ]
+    hint = f"hint: credwire identity refresh-digest {plain(view.name)} --diff\n" if view.drift else ""
+    return pairs(told) + hint
 
 
 # ---- pieces ------------------------------------------------------------------------------------------------------------------------
@@ -173,6 +327,26 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequ
     known = [tuple("\n".join(map(plain, str(cell).split("\n"))) for cell in row) for row in rows]
     if not known:
         return empty + "\n"
+    return _narrow(heads, known, right) or _wide(heads, known, right)
+
+
+def _narrow(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """A table that fits as it is, without rich and its 30 ms of imports; empty when something must be folded."""
+    cells = [[cell.split("\n") for cell in row] for row in [heads, *rows]]
+    widths = [max(len(line) for row in cells for line in row[at]) for at in range(len(heads))]
+    if sum(widths) + 2 * (len(heads) - 1) > WIDTH or not all(cell.isascii() for row in rows for cell in row):
+        return ""
+    lines = []
+    for row in cells:
+        for deep in range(max(map(len, row))):
+            words = [cell[deep] if deep < len(cell) else "" for cell in row]
+            padded = (w.rjust(widths[at]) if at in right else w.ljust(widths[at]) for at, w in enumerate(words))
+            lines.append("  ".join(padded).rstrip())
+    return "\n".join(lines) + "\n"
+
+
+def _wide(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
+    """A table whose long values are folded."""
     from rich.console import Console  # noqa: PLC0415  # slow to import, and most answers are documents or lines
     from rich.table import Table  # noqa: PLC0415
     from rich.text import Text  # noqa: PLC0415
@@ -180,7 +354,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequ
     made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
     for number, head in enumerate(heads):
         made.add_column(Text(head), justify="right" if number in right else "left", overflow="fold")
-    for row in known:
+    for row in rows:
         made.add_row(*(Text(cell) for cell in row))
     into = io.StringIO()
     Console(file=into, width=WIDTH, color_system=None, force_terminal=False, highlight=False, markup=False, emoji=False).print(made)

@@ -4,6 +4,8 @@ The life of one lease: when to exchange, what to hand out meanwhile, when to try
 In: what happened, with the time and a random number in [0, 1) beside it.  Out: what to hand out and whether to start a flight.
 One flight at a time; refresh at about half life while somebody uses it; the old issue until it expires, then a refusal with the exchange's
 own reason; failures wait longer each time, with jitter, inside the remaining life (attacks: H14).
+A binding may have the ended issue for a while longer (``onLeaseFailure: stale``), but only while flights fail and none says that the
+credential is somebody else's; who throws a lease away throws its ended issue away with it.
 Time is any clock that only moves forward and counts suspend (CLOCK_BOOTTIME in the daemon).  Pure.
 """
 
@@ -12,7 +14,7 @@ from enum import StrEnum
 
 from control.credential.model import Issue
 from control.errors import Refusal
-from control.reason import Reason
+from control.reason import ABOUT, Kind, Reason
 
 BACKOFF_FIRST_S = 0.5
 BACKOFF_MOST_S = 60.0
@@ -75,10 +77,14 @@ class Answer:
 
     issue: Issue | None = None
     """Use this one now."""
+    stale: bool = False
+    """The issue has ended; ``refusal`` says why there is no other."""
     start: bool = False
-    """Start a flight (and wait for it, when there is no issue)."""
+    """Start a flight."""
+    flying: bool = False
+    """There is no issue yet: wait for the flight that is under way or starts; ``refusal`` says why the one before failed."""
     refusal: Refusal | None = None
-    """Neither an issue nor a flight: the last exchange failed and it is too early to try again."""
+    """Why the last exchange failed, where there is no issue that lives."""
 
 
 class Lease:
@@ -95,25 +101,46 @@ class Lease:
         """Flights failed in a row."""
         self.next_at = 0.0
         """No flight starts by itself or by a request before this time: the refresh point, or the end of a backoff."""
+        self.ended: Issue | None = None
+        """The last issue past its end, for as long as ``keep_s`` says."""
+        self.keep_s = 0.0
+        """The longest that any binding may use an ended issue; 0 keeps none."""
         self._used_at = float("-inf")
 
     # -- asking
 
-    def asked(self, now: float) -> Answer:
-        """Somebody needs the credential at ``now``."""
+    def asked(self, now: float, stale_s: float = 0.0) -> Answer:
+        """Somebody needs the credential at ``now``, and may have one that ended up to ``stale_s`` ago while flights fail."""
         self.passed(now)
         self._used_at = now
-        start = self._may_start(now)
+        return self._answer(now, stale_s, start=self._may_start(now))
+
+    def waited(self, now: float, stale_s: float = 0.0, late: Refusal | None = None) -> Answer:
+        """Somebody waited until the flight was over, or, with ``late``, as long as one may."""
+        self.passed(now)
+        answer = self._answer(now, stale_s, start=False, late=late)
+        return Answer(refusal=late or self.failure or Refusal(Reason.LEASE_UNAVAILABLE)) if answer.flying else answer
+
+    def _answer(self, now: float, stale_s: float, *, start: bool, late: Refusal | None = None) -> Answer:
+        failure = self.failure or late
         if self.issue is not None:
             return Answer(issue=self.issue, start=start)
+        if self.ended is not None and failure is not None and is_outage(failure) and now < self.ended.expires_at + stale_s:
+            return Answer(issue=self.ended, stale=True, start=start, refusal=failure)
         if start or self.state is State.FIRST_FLIGHT:
-            return Answer(start=start)
-        return Answer(refusal=self.failure or Refusal(Reason.LEASE_UNAVAILABLE))
+            return Answer(start=start, flying=True, refusal=failure)
+        return Answer(refusal=failure or Refusal(Reason.LEASE_UNAVAILABLE))
 
     def due(self, now: float) -> bool:
         """Whether a flight should start by itself: the time has come, and the issue was used since it was got."""
         self.passed(now)
         return self.issue is not None and self._used_at >= self.issue.got_at and self._may_start(now)
+
+    def hurried(self, now: float) -> bool:
+        """Somebody changed what the source gives: whether a flight should start now, whatever was planned."""
+        self.passed(now)
+        self.next_at = min(self.next_at, now)
+        return self.issue is not None and self._may_start(now)
 
     def _may_start(self, now: float) -> bool:
         return (self.state, Event.STARTED) in MOVES and now >= self.next_at
@@ -121,12 +148,14 @@ class Lease:
     # -- what happened
 
     def passed(self, now: float) -> None:
-        """Time went by: drop an issue that is at its end."""
+        """Time went by: drop an issue that is at its end, and one that ended too long ago for everybody."""
         if self.issue is not None and now >= self.issue.expires_at - EXPIRY_MARGIN_S:
-            self.issue = None
+            self.issue, self.ended = None, self.issue
             self._move(Event.EXPIRED)
             if self.state is State.EMPTY:
                 self.next_at = now
+        if self.ended is not None and (self.keep_s <= 0 or now >= self.ended.expires_at + self.keep_s):
+            self.ended = None
 
     def started(self) -> int:
         """A flight started; give the number its issue will bear."""
@@ -137,7 +166,7 @@ class Lease:
         """The flight brought ``issue``; refresh between 50 % and 60 % of its life."""
         self._move(Event.SUCCEEDED)
         self.issue, self.number = issue, issue.number
-        self.failure, self.failures = None, 0
+        self.failure, self.failures, self.ended = None, 0, None
         self.next_at = issue.got_at + (issue.expires_at - issue.got_at) * (0.5 + 0.1 * jitter)
 
     def failed(self, now: float, why: Refusal, jitter: float, retry_after_s: float = 0.0) -> None:
@@ -152,6 +181,11 @@ class Lease:
 
     def _move(self, event: Event) -> None:
         self.state = MOVES[self.state, event]
+
+
+def is_outage(why: Refusal) -> bool:
+    """Whether a flight failed for want of an answer or a trust; not when the answer was somebody else's credential."""
+    return ABOUT[why.reason].kind is not Kind.POLICY
 
 
 def end_of(now: float, now_wall: float, token_expires_wall: float, ttl_cap_s: int) -> float:

@@ -9,6 +9,8 @@ import secrets
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from control.credential import seal
+
 SESSION_KEY_BITS = 2048
 """What Oracle's own token exchange uses; larger keys make each signature several times slower for a credential of one hour."""
 
@@ -36,3 +38,13 @@ def serial() -> int:
 def token_id() -> str:
     """Make a ``jti``: 128 random bits."""
     return secrets.token_urlsafe(16)
+
+
+def master() -> bytes:
+    """Make the master key of an installation."""
+    return secrets.token_bytes(seal.KEY_BYTES)
+
+
+def nonce() -> bytes:
+    """Make the nonce of one sealed file."""
+    return secrets.token_bytes(seal.NONCE_BYTES)

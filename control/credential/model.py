@@ -34,3 +34,5 @@ class Issue:
     principal: str
     wall_expires_at: float
     """The same end in Unix seconds, for people."""
+    source: str = ""
+    """Name of the source, for what a signer says of the secret."""

@@ -1,8 +1,9 @@
 """
 Whose is an accepted connection, and what may it do: from the kernel's record to a grant or a refusal.
 
-In: a descriptor that a proxy accepted.  Out: ConnectionGranted once keys has taken the grant, ConnectionPassed for nobody's connections, or
-Refused with an id that the audit knows.  The descriptor is asked, never the proxy; it is looked at and closed, nothing is read from it.
+In: a descriptor that a proxy accepted.  Out: ConnectionGranted once keys has taken the grant, ConnectionPassed for connections that get
+nothing, or Refused with an id that the audit knows.  The descriptor is asked, never the proxy; nothing is read from it.
+A process that is only observed (the kernel's flag in its record) is never refused: what would have stopped it is written down instead.
 """
 
 import asyncio
@@ -12,17 +13,15 @@ import socket
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-import msgspec
-
 from bpf.abi import KernelReason, ProcessFlag, ProcessState, Record
 from bpf.record_io import Answer, NoRecord, read_answer
 from control.audit.event import Event
-from control.binding.model import Destination
 from control.daemon import message as m
 from control.daemon.attest_io import Verdict
 from control.daemon.channel_io import Channel
 from control.daemon.grants import Grant
 from control.daemon.id_io import new_id
+from control.daemon.running import Granted
 from control.daemon.throttle import Throttle, with_held
 from control.errors import Refusal
 from control.facts.model import ProcessKey
@@ -76,6 +75,9 @@ class Admission:
         try:
             answer = read_answer(sock)
             arrival = arrival._replace(answer=answer)
+            if answer.reason is KernelReason.OFF_MEANWHILE or self._agent.switched.everything is not None:
+                self._pass(arrival, Reason.OFF_MEANWHILE)  # it was redirected a moment before, and has said nothing yet
+                return
             if answer.reason is not KernelReason.GRANTED:
                 self._refuse(arrival, Reason(answer.reason.slug))
                 return
@@ -101,45 +103,76 @@ class Admission:
         record, verdict = arrival.record, arrival.verdict
         assert record is not None  # noqa: S101  # _connection read it
         assert verdict is not None  # noqa: S101  # and attested
-        passed = m.ConnectionPassed(arrival.call, Reason.IDENTITY_NONE, record.address, record.port)
         if verdict.identity is None:
             refusal = verdict.refusal or Refusal(Reason.IDENTITY_NONE)
             if refusal.reason is Reason.IDENTITY_NONE:
-                arrival.channel.send(passed)
+                self._pass(arrival, Reason.IDENTITY_NONE)
             else:
                 self._refuse(arrival, refusal.reason, refusal.detail)
             return
-        seen = _seen(record)
+        seen = _seen(record) or self._revoked(record)
         if seen is not None:
             self._refuse(arrival, seen.reason, seen.detail)
             return
-        destinations = self._agent.policy.destinations(verdict.identity.name)
-        if not destinations:
-            arrival.channel.send(msgspec.structs.replace(passed, reason=Reason.DESTINATION_UNKNOWN))
-        elif len(self._agent.grants.of_process(record.tgid)) >= self._agent.setup["connections_per_process"]:
+        name = verdict.identity.name
+        running = self._agent.policy.running
+        enforced = () if _observed(record) else running.enforced(name)  # the kernel let anybody write on it: it never bears a credential
+        full = len(self._agent.grants.of_process(record.tgid)) >= self._agent.setup["connections_per_process"]
+        if not enforced:
+            self._observe(arrival, name, () if full else running.observed(name))
+        elif full:
             self._refuse(arrival, Reason.QUOTA_EXCEEDED)
         elif self._agent.keys is None:
             self._refuse(arrival, Reason.KEYS_UNAVAILABLE)
         else:
-            await self._grant(arrival, self._agent.keys, verdict.identity, destinations)
+            await self._grant(arrival, self._agent.keys, verdict.identity, enforced)
 
-    async def _grant(self, arrival: Arrival, keys: Channel, identity: Identity, destinations: tuple[tuple[str, Destination], ...]) -> None:
-        """Make a grant, let keys take it, and only then tell the proxy."""
+    def _pass(self, arrival: Arrival, reason: Reason) -> None:
+        """Let a connection go on untouched."""
+        record = arrival.record
+        assert record is not None  # noqa: S101  # only what the kernel recorded can be passed to where it was going
+        arrival.channel.send(m.ConnectionPassed(arrival.call, reason, record.address, record.port))
+
+    def _observe(self, arrival: Arrival, identity: str, observed: Granted) -> None:
+        """Let a connection go on untouched, under a name by which the proxy may tell what it saw; keys has no part in it."""
+        if not observed:
+            self._pass(arrival, Reason.DESTINATION_UNKNOWN)
+            return
+        grant = self._made(arrival, identity, (), observed)
+        self._agent.grants.add(grant)
+        passed = m.ConnectionPassed(arrival.call, Reason.GRANTED, grant.peer, grant.port, grant.id, observed)
+        arrival.channel.send(passed)
+        if arrival.channel.closed:
+            self._agent.grants.drop(grant.id)
+
+    def _made(self, arrival: Arrival, identity: str, enforced: Granted, observed: Granted) -> Grant:
+        """Make a grant for an attested connection."""
         record, verdict = arrival.record, arrival.verdict
         assert record is not None  # noqa: S101  # _decide looked
         assert verdict is not None  # noqa: S101  # _decide looked
         assert verdict.facts is not None  # noqa: S101  # an identity was found in them
-        grant = Grant(
+        return Grant(
             id=secrets.token_hex(16),
             worker=arrival.channel.worker,
-            identity=identity.name,
-            bindings=tuple(dict.fromkeys(name for name, _ in destinations)),
+            identity=identity,
+            bindings=_names(enforced),
             facts=verdict.facts,
             peer=record.address,
             port=record.port,
             revision=self._agent.policy.current.revision,
             at=UnixSeconds(time.time()),
+            observed=_names(observed),
         )
+
+    def _revoked(self, record: Record) -> Refusal | None:
+        if ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id)) in self._agent.revoked:
+            return Refusal(Reason.REVOKED, f"process {record.tgid} was revoked; it gets nothing more until it runs another program")
+        return None
+
+    async def _grant(self, arrival: Arrival, keys: Channel, identity: Identity, enforced: Granted) -> None:
+        """Make a grant, let keys take it, and only then tell the proxy."""
+        observed = self._agent.policy.running.observed(identity.name)
+        grant = self._made(arrival, identity.name, enforced, observed)
         taken: asyncio.Future[None] = self._agent.loop.create_future()
         self._taken[grant.id] = taken
         self._agent.grants.add(grant)
@@ -157,11 +190,15 @@ class Admission:
             return
         revision = int(grant.revision)
         arrival.channel.send(
-            m.ConnectionGranted(arrival.call, grant.id, identity.name, identity.egress, revision, record.address, record.port, destinations)
+            m.ConnectionGranted(
+                arrival.call, grant.id, identity.name, identity.egress, revision, grant.peer, grant.port, enforced, observed
+            )
         )
 
     def _refuse(self, arrival: Arrival, reason: Reason, detail: str = "", *, audited: bool = True) -> None:
+        """Say no; of a process that is only observed write down that we would have, and let it go on."""
         refusal_id = new_id()
+        spared = arrival.record is not None and _observed(arrival.record)
         if not audited:
             arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
             return
@@ -170,7 +207,7 @@ class Admission:
         self._agent.audit(
             Event(
                 id=refusal_id,
-                event="connection-refused",
+                event="connection-observed" if spared else "connection-refused",
                 reason=reason,
                 pid=record.tgid if record else 0,
                 uid=record.uid if record else -1,
@@ -183,7 +220,10 @@ class Admission:
                 hint=ABOUT[reason].hint,
             )
         )
-        arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
+        if spared:
+            self._pass(arrival, reason)
+        else:
+            arrival.channel.send(m.Refused(arrival.call, refusal_id, reason, detail))
 
     def taken(self, grant_id: str) -> None:
         """Keys knows the grant."""
@@ -201,12 +241,14 @@ class Admission:
         grant = self._agent.grants.get(grant_id)
         if grant is not None and grant.worker == channel.worker:
             self._agent.grants.drop(grant_id)
-            if self._agent.keys is not None:
+            if grant.bindings and self._agent.keys is not None:
                 self._agent.keys.send(m.GrantWithdrawn(grant_id, Reason.GRANTED))
 
     def withdraw(self, grant: Grant, reason: Reason) -> None:
         """Take a grant back everywhere: keys first, because keys is what signs."""
         self._agent.grants.drop(grant.id)
+        if not grant.bindings:
+            return  # it was a name for records: the connection goes on untouched
         if self._agent.keys is not None:
             self._agent.keys.send(m.GrantWithdrawn(grant.id, reason))
         proxy = self._agent.proxies.get(grant.worker)
@@ -220,6 +262,15 @@ class Admission:
         else:
             state, number = (ProcessState.UNBOUND if found.reason is Reason.IDENTITY_NONE else ProcessState.PENDING), 0
         return self._agent.kernel.settle(key.tgid, key.start_ns, key.exec_id, state, number)
+
+
+def _observed(record: Record) -> bool:
+    """Whether every filter that hit the process only observes."""
+    return bool(record.flags & ProcessFlag.OBSERVED)
+
+
+def _names(rows: Granted) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for name, _ in rows))
 
 
 def _seen(record: Record) -> Refusal | None:

@@ -14,19 +14,22 @@ import socket
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from bpf.abi import EventKind, KernelReason
-from bpf.errors import KernelError
 from bpf.kernel_io import Kernel
+from control.api.roles import Rules
+from control.api.view import Role
 from control.audit.event import Event, from_fields
 from control.audit.journal_io import Journal
+from control.binding.model import StaticSource
 from control.daemon import message as m
 from control.daemon.admit_io import Admission, Arrival, issued
 from control.daemon.attest_io import Attestor
 from control.daemon.beat_io import BEAT_S, beat
+from control.daemon.change_io import Changes, Revoked
 from control.daemon.channel_io import Channel, connect
 from control.daemon.confine_io import confine
 from control.daemon.grants import Grant, Grants
@@ -34,12 +37,21 @@ from control.daemon.greet_io import greet
 from control.daemon.id_io import new_id
 from control.daemon.log_io import log
 from control.daemon.policy_io import Policy
+from control.daemon.secret_io import Vault
+from control.daemon.switched_io import Switched
 from control.daemon.throttle import Throttle, with_held
-from control.errors import CredwireError
+from control.daemon.watch_io import Watch
+from control.errors import CredwireError, SetupError
 from control.reason import ABOUT, Reason
+from control.reason import hint as hint_of
+
+if TYPE_CHECKING:
+    from control.api.server_io import AdminServer
 
 RECONNECT_S = 0.05
 ACCEPT_PAUSE_S = 0.1
+SWITCH_S = 0.0005
+"""A thread that parses a thousand documents gives way after this; the usual 5 ms at each system call would cost the loop its beats."""
 REPUBLISH_S = 3600.0
 EVENTS_PER_WAKE = 512
 EVENTS_REST_S = 0.01
@@ -70,6 +82,11 @@ class Agent:
         )
         self._closed_kernel = False
         self.policy = Policy(Path(setup["resources"]), self.state, setup["trust_domain"], tuple(setup["excluded"]))
+        self.switched = Switched(self)
+        self.changes = Changes(self)
+        self.revoked = Revoked(self.state)
+        self.vault = Vault(int(setup["secrets_fd"]), setup["credentials"])
+        self.watch = Watch(self)
         self.admission = Admission(self)
         self.attestor = Attestor(self.admission.settle)
         self.grants = Grants()
@@ -78,7 +95,7 @@ class Agent:
         self.keys: Channel | None = None
         self.leases: dict[tuple[str, str], m.LeaseShown] = {}
         self.counts: dict[tuple[str, str], int] = {}
-        """(binding, ``signed`` | ``refused``) since start."""
+        """(binding, ``signed`` | ``refused`` | ``observed``) since start."""
         self.ailing: Reason | None = None
         """Why the agent withholds its heartbeat; None when it is well."""
         self.not_here: list[str] = []
@@ -86,7 +103,9 @@ class Agent:
         self._lines = Throttle()
         """For audit lines that somebody without any right can cause."""
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._reloading = asyncio.Lock()
+        self._publishing = asyncio.Lock()
+        self._all_published = False
+        """Whether keys gave every bundle since it was connected; else a change writes them all."""
         self._roles = {role: int(setup["uids"][role]) for role in ("proxy", "exchange")}
 
     # -- life
@@ -96,9 +115,10 @@ class Agent:
         stop = asyncio.Event()
         self.loop.add_signal_handler(signal.SIGTERM, stop.set)
         self.loop.add_signal_handler(signal.SIGINT, stop.set)
-        self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.reload()))
-        self.policy.load_first()
-        self._enforce()
+        self.loop.add_signal_handler(signal.SIGHUP, lambda: self.spawn(self.changes.reload("SIGHUP")))
+        self.switched.begin()
+        self.policy.load_first(self.switched.names())
+        self.enforce()
         self.kernel.beat()
         self._read_events()
         listener = socket.socket(fileno=self.setup["agent_listener"])
@@ -106,19 +126,32 @@ class Agent:
         self.loop.add_reader(listener.fileno(), self._accept, listener)
         self.spawn(self._keep_keys())
         self.spawn(self._republish())
+        self.spawn(self.watch.keep_looking())
         self.spawn(self._beat())
         self.spawn(beat(self.setup["beat_fd"]))
-        from control.api.server_io import serve as serve_admin  # noqa: PLC0415  # grpc is slow to import: beat first
-        from control.daemon.view_io import AgentView  # noqa: PLC0415
-
-        admin = socket.socket(fileno=self.setup["admin_listener"])
-        server = await serve_admin(AgentView(self), sock=admin, inner=self.run / "admin")
+        servers = await self._answer_people()
         self.audit(Event(event="agent-started", revision=int(self.policy.current.revision)))
         await stop.wait()
         self.audit(Event(event="agent-stopped", revision=int(self.policy.current.revision)))
-        await server.stop()
+        for server in servers:
+            await server.stop()
         self._closed_kernel = True
         self.kernel.close()
+
+    async def _answer_people(self) -> "list[AdminServer]":
+        """Listen on both sockets for people: whoever may only look has one of their own."""
+        from control.api.server_io import serve as serve_admin  # noqa: PLC0415  # grpc is slow to import: beat first
+        from control.daemon.view_io import AgentView  # noqa: PLC0415
+
+        view, groups = AgentView(self), self.setup["groups"]
+        rules = Rules(
+            admin_gids=_gids(groups["admin"]), view_gids=_gids(groups["view"]),
+            admin_group=groups["admin"]["name"], view_group=groups["view"]["name"],
+        )  # fmt: skip
+        sockets = ((self.setup["admin_listener"], Role.ADMIN), (self.setup["view_listener"], Role.VIEW))
+        return [
+            await serve_admin(view, sock=socket.socket(fileno=fd), inner=self.run / "admin", rules=rules, most=most) for fd, most in sockets
+        ]
 
     def spawn(self, coroutine: Any) -> None:
         """Run a coroutine beside the rest; what it raises is logged, never lost."""
@@ -134,6 +167,9 @@ class Agent:
     async def _beat(self) -> None:
         """Tell the kernel, keys and the proxies that we live, unless we may not say so."""
         while True:
+            self.switched.look()
+            for name in self.switched.over():
+                self.spawn(self.changes.switch(name, "nobody: the time was over", off=False, for_s=0.0))
             if self.ailing is None:
                 self.kernel.beat()
                 for channel in (self.keys, self.exchange, *self.proxies.values()):
@@ -207,7 +243,7 @@ class Agent:
     def _greeted(self, channel: Channel) -> None:
         if channel.peer == "exchange":
             self.exchange = channel
-            self.policy.tell_exchange(channel)
+            self.spawn(self.tell_exchange(channel))
         else:
             old = self.proxies.get(channel.worker)
             if old is not None:
@@ -242,31 +278,42 @@ class Agent:
                 keys.send(m.Greeted("agent"))  # may close the channel, and then self.keys is None again
                 if self.ailing is None:
                     keys.send(m.Beat())
-                await self._tell_keys()
+                self._tell_keys()
             await asyncio.sleep(RECONNECT_S)
 
-    async def _tell_keys(self) -> None:
+    def _tell_keys(self) -> None:
         keys = self.keys
         if keys is None:
             return
         self.policy.tell_keys(keys)
         for grant in self.grants:
-            keys.send(issued(grant))
-        await self._publish()
+            if grant.bindings:  # keys has no part in what is only observed
+                keys.send(issued(grant))
+        self._all_published = False
+        self.spawn(self.publish())
 
-    async def _publish(self) -> None:
-        if self.keys is None:
-            return
-        try:
-            await self.policy.publish(self.keys, self.run, self.setup["issuer_url"])
-        except (TimeoutError, ConnectionResetError, OSError) as error:
-            log("agent", "publish-failed", error=type(error).__name__, detail=str(error))
+    async def tell_exchange(self, exchange: Channel) -> None:
+        """Give exchange its sources, with their secrets."""
+        await self.policy.tell_exchange(exchange, self.vault.read)
+
+    async def publish(self) -> None:
+        """Write the bundles that are not written yet."""
+        async with self._publishing:
+            if self.keys is None:
+                return  # it gets everything when it comes
+            try:
+                await self.policy.publish(self.keys, self.run, self.setup["issuer_url"], everything=not self._all_published)
+            except (TimeoutError, ConnectionResetError, OSError) as error:
+                log("agent", "publish-failed", error=type(error).__name__, detail=str(error))
+            else:
+                self._all_published = True
 
     async def _republish(self) -> None:
         """Write the bundles anew now and then: keys rotates CAs at half their life, with overlap."""
         while True:
             await asyncio.sleep(REPUBLISH_S)
-            await self._publish()
+            self._all_published = False
+            await self.publish()
 
     def _heard(self, channel: Channel, message: Any, fds: list[int]) -> None:
         match message:
@@ -282,6 +329,8 @@ class Agent:
                 self._audited(channel, message.event)
             case m.LeaseShown():
                 self.leases[(message.source, message.identity)] = message
+            case m.SecretWanted():
+                self.spawn(self._secret_wanted(channel, message))
             case _:
                 pass  # a late answer to a call that was given up
         for fd in fds:
@@ -293,18 +342,42 @@ class Agent:
         grant = self.grants.whose(note.grant)
         if grant is not None and grant.worker != channel.worker:
             grant = None
-        if note.reason is not Reason.GRANTED and grant is not None and note.binding in grant.bindings:
-            self.counts[(note.binding, "refused")] = self.counts.get((note.binding, "refused"), 0) + 1
-        hint = "" if note.reason is Reason.GRANTED else ABOUT[note.reason].hint
+        if grant is not None and note.event == "connection-observed" and note.binding in grant.observed:
+            self.count(note.binding, "observed")
+        elif note.reason is not Reason.GRANTED and grant is not None and note.binding in grant.bindings:
+            self.count(note.binding, "refused")
+        hint = "" if note.reason is Reason.GRANTED else hint_of(note.reason, identity=grant.identity if grant else "", refusal_id=note.id)
         told = {name: getattr(note, name) for name in _NOTED}
         self._audit_of(grant, {**told, "hint": hint, "speaker": "proxy"})
 
     def _audited(self, channel: Channel, told: dict[str, Any]) -> None:
         grant = self.grants.whose(str(told.get("grant", "")))
         if told.get("event") == "request-signed":
-            key = (str(told.get("binding", "")), "signed")
-            self.counts[key] = self.counts.get(key, 0) + 1
+            self.count(str(told.get("binding", "")), "signed")
         self._audit_of(grant, {**told, "speaker": channel.peer})
+
+    def count(self, binding: str, what: str) -> None:
+        """Count one thing of a binding."""
+        self.counts[(binding, what)] = self.counts.get((binding, what), 0) + 1
+
+    async def _secret_wanted(self, channel: Channel, wanted: m.SecretWanted) -> None:
+        """Read the file of a static source for keys; each read is in the audit before keys has the secret."""
+        source = self.policy.running.sources.get(wanted.source)
+        event = Event(id=new_id(), event="secret-read", source=wanted.source, identity=wanted.identity, issue=wanted.issue)
+        try:
+            if source is None or not isinstance(source.of, StaticSource):
+                raise SetupError(Reason.REVISION_OLD, f'no static source "{wanted.source}" is in force')  # noqa: TRY301  # one way to refuse
+            secret = await asyncio.to_thread(self.vault.read, source)
+            if self.policy.running.sources.get(wanted.source) != source:
+                raise SetupError(Reason.REVISION_OLD, f'source "{wanted.source}" changed while it was read')  # noqa: TRY301
+        except SetupError as error:
+            said = {"reason": error.reason, "detail": str(error), "hint": error.hint}
+            self.audit(msgspec.structs.replace(event, event="secret-refused", **said))
+            channel.send(m.Refused(wanted.call, event.id, error.reason, str(error), error.hint))
+            return
+        self.audit(msgspec.structs.replace(event, reason=Reason.GRANTED))
+        if self.ailing is None:
+            channel.send(m.SecretShown(wanted.call, secret))
 
     def _kernel_events(self) -> None:
         """Read the kernel's hints: the tables are the truth, these only make us look sooner."""
@@ -315,18 +388,23 @@ class Agent:
         for event in events:
             match event.kind:
                 case EventKind.EXEC | EventKind.EXIT:
+                    if event.kind is EventKind.EXIT:
+                        self.revoked.ended(event.tgid)
+                    else:
+                        self.revoked.ended(event.tgid, event.start_ns, event.exec_id)
                     for grant in self.grants.of_process(event.tgid):
                         key = grant.facts.key
                         if event.kind is EventKind.EXIT or (key.start_ns, key.exec_id) != (event.start_ns, event.exec_id):
                             self.admission.withdraw(grant, Reason.PROCESS_CHANGED)
-                case EventKind.REFUSED if event.reason is KernelReason.PROTOCOL_UNSUPPORTED:
+                case EventKind.REFUSED | EventKind.SPARED if event.reason is KernelReason.PROTOCOL_UNSUPPORTED:
                     pass  # counted; getaddrinfo() probes each address by a UDP connect, a line for each would bury the others
-                case EventKind.REFUSED:
+                case EventKind.REFUSED | EventKind.SPARED:
                     reason = Reason(event.reason.slug)
                     held = self._lines.passes((reason, event.uid), self.loop.time())
                     if held is None:
                         continue
-                    told = {"id": new_id(), "event": "connection-refused", "reason": reason, "pid": event.tgid, "uid": event.uid}
+                    became = "connection-observed" if event.kind is EventKind.SPARED else "connection-refused"
+                    told = {"id": new_id(), "event": became, "reason": reason, "pid": event.tgid, "uid": event.uid}
                     told["detail"] = with_held("", held)
                     told |= {"host": event.address, "port": event.port, "speaker": "kernel", "hint": ABOUT[reason].hint}
                     self._audit_of(None, told)
@@ -339,12 +417,12 @@ class Agent:
 
     # -- the running set
 
-    def _enforce(self) -> None:
-        """Put the running set into force: attestor, kernel, and who may connect where."""
+    def enforce(self) -> None:
+        """Put the running set into force: attestor, kernel, and who may connect where.  Raises KernelError."""
         current = self.policy.current
         self.attestor.use(current.identities, current.revision)
         self.kernel.swap_filters(
-            self.policy.filters(), ports=self.policy.ports(), excluded=self.policy.excluded, revision=int(current.revision)
+            self.policy.filters(), ports=self.policy.running.ports(), excluded=self.policy.excluded, revision=int(current.revision)
         )
         self.kernel.configure(
             port4=self.setup["listen_port"],
@@ -354,37 +432,9 @@ class Agent:
             enforce=True,
         )
 
-    async def reload(self, by: str = "SIGHUP") -> list[str]:
-        """
-        Read the resources again and swap the whole set, or keep the running one.
 
-        Gives the errors as lines; empty when the new set runs.
-        """
-        async with self._reloading:
-            return await self._reload(by)
-
-    async def _reload(self, by: str) -> list[str]:
-        former = self.policy.current
-        before = {i.name: self.policy.fingerprint(i.name) for i in former.identities}
-        errors = self.policy.take(await asyncio.to_thread(self.policy.read))
-        if not errors:
-            try:
-                self._enforce()
-            except KernelError as error:
-                errors = self.policy.take_back(former, f"the kernel did not take the set: {error}")
-                self._enforce()
-        if errors:
-            said = f"{errors[0]} (asked by {by})"
-            self.audit(Event(id=new_id(), event="reload-refused", reason=Reason.RESOURCE_MALFORMED, detail=said))
-            return errors
-        if self.exchange is not None:
-            self.policy.tell_exchange(self.exchange)
-        for grant in self.grants:
-            if self.policy.fingerprint(grant.identity) != before.get(grant.identity):
-                self.admission.withdraw(grant, Reason.REVISION_OLD)
-        await self._tell_keys()
-        self.audit(Event(id=new_id(), event="reloaded", revision=int(self.policy.current.revision), detail=f"asked by {by}"))
-        return []
+def _gids(group: dict[str, Any]) -> frozenset[int]:
+    return frozenset({int(group["gid"])} if group["gid"] >= 0 else ())
 
 
 def _stranger(why: str) -> None:
@@ -401,6 +451,7 @@ async def _main(setup: dict[str, Any]) -> None:
 
 def main() -> int:
     """Entry of the agent process: argv[1] is the setup."""
+    sys.setswitchinterval(SWITCH_S)
     asyncio.run(_main(json.loads(sys.argv[1])))
     return 0
 

@@ -17,7 +17,7 @@ import msgspec
 from control.errors import Refusal
 from control.facts.gather_io import Namespaces, gather
 from control.facts.model import Facts, ProcessKey
-from control.identity.match import identify
+from control.identity.match import identify, wanted
 from control.identity.model import Identity
 from control.reason import Reason
 from control.units import Gid, Revision, Uid
@@ -26,6 +26,9 @@ MAX_KEPT = 8192
 """Verdicts kept; the oldest goes first and is simply attested again."""
 ATTEST_S = 2.0
 """Longest attestation; hashing a large executable for the first time is what takes long."""
+
+
+_Asked = tuple[ProcessKey, int, int, Revision]
 
 
 class Verdict(msgspec.Struct, frozen=True):
@@ -44,31 +47,40 @@ class Attestor:
         self._settle = settle
         self._home = Namespaces.own()
         self._pool = ThreadPoolExecutor(max_workers=2, thread_name_prefix="attest")
-        self._kept: OrderedDict[tuple[ProcessKey, int, Revision], Verdict] = OrderedDict()
-        self._flights: dict[tuple[ProcessKey, int, Revision], asyncio.Future[Verdict]] = {}
+        self._kept: OrderedDict[_Asked, Verdict] = OrderedDict()
+        self._flights: dict[_Asked, asyncio.Future[Verdict]] = {}
         self.identities: tuple[Identity, ...] = ()
         self.revision = Revision(0)
-        self._want_digest = False
+        self._wanted: dict[str, frozenset[str]] = {}
 
     def use(self, identities: tuple[Identity, ...], revision: Revision) -> None:
         """Attest against this set from now on."""
         self.identities, self.revision = identities, revision
-        self._want_digest = any(s.kind == "unix:exe:sha256" for i in identities for group in i.selectors for s in group)
+        self._wanted = wanted(identities)
         self._kept.clear()
 
     def read(self, key: ProcessKey, uid: int, gid: int, script: str | None) -> Facts | Refusal:
         """Read the facts of one process now; blocking, also what ``explain`` uses."""
-        return gather(key, uid=Uid(uid), gid=Gid(gid), script=script, want_digest=self._want_digest, home=self._home)
+        return gather(
+            key,
+            uid=Uid(uid),
+            gid=Gid(gid),
+            script=script,
+            want_digest="unix:exe:sha256" in self._wanted,
+            home=self._home,
+            want_packages=self._wanted.get("unix:exe:package", frozenset()),
+            want_script_digest="script:sha256" in self._wanted,
+        )
 
     async def attest(self, key: ProcessKey, uid: int, gid: int, script: str | None) -> Verdict:
-        """Give the verdict on a process, from the kept ones where there is one.  ``uid`` is part of the question: setuid without exec."""
-        asked = (key, uid, self.revision)
+        """Give the verdict on a process, kept where there is one; uid and gid are part of the question: setuid without exec."""
+        asked = (key, uid, gid, self.revision)
         kept = self._kept.get(asked)
         if kept is not None:
             return kept
         flight = self._flights.get(asked)
         if flight is None:
-            flight = asyncio.ensure_future(self._fly(asked, gid, script))
+            flight = asyncio.ensure_future(self._fly(asked, script))
             self._flights[asked] = flight
             flight.add_done_callback(lambda _: self._flights.pop(asked, None))
         try:
@@ -76,8 +88,8 @@ class Attestor:
         except TimeoutError:
             return Verdict(None, None, Refusal(Reason.ATTESTATION_TIMEOUT))
 
-    async def _fly(self, asked: tuple[ProcessKey, int, Revision], gid: int, script: str | None) -> Verdict:
-        key, uid, revision = asked
+    async def _fly(self, asked: _Asked, script: str | None) -> Verdict:
+        key, uid, gid, revision = asked
         facts = await asyncio.get_running_loop().run_in_executor(self._pool, self.read, key, uid, gid, script)
         if isinstance(facts, Refusal):
             return Verdict(None, None, facts)

@@ -56,7 +56,7 @@ class Channel:
         self._queue: deque[tuple[bytes, Sequence[int]]] = deque()
         self._queued = 0
         self._calls: dict[int, asyncio.Future[Any]] = {}
-        self._numbers = count(1)
+        self._numbers = count(1 if own < peer else 1 << 32)  # both ends may ask: a question must not look like the answer to one of ours
         loop.add_reader(sock.fileno(), self._readable)
 
     # -- sending

@@ -6,6 +6,8 @@ The same strict YAML as resources (control/binding/document.py).  Pure.
 """
 
 import ipaddress
+import re
+from typing import Literal, cast
 from urllib.parse import urlsplit
 
 import msgspec
@@ -17,6 +19,9 @@ from control.binding.name import check_file, check_trust_domain, malformed
 from control.binding.sheet import Faults, Sheet
 from control.errors import Refusal, ResourceError
 
+_GROUP = re.compile(r"[a-z_][a-z0-9_.-]{0,30}\$?")
+"""What useradd(8) takes; no number, which would name a group that nobody meant."""
+
 
 class Paths(msgspec.Struct, frozen=True):
     """Where things live."""
@@ -25,7 +30,7 @@ class Paths(msgspec.Struct, frozen=True):
     state: str = "/var/lib/credwire"
     run: str = "/run/credwire"
     pins: str = "/sys/fs/bpf/credwire"
-    cache: str = "/var/cache/credwire"
+    cache: str = "/var/cache/credwire/bpf"
 
 
 class Cgroup(msgspec.Struct, frozen=True):
@@ -59,6 +64,21 @@ class Limits(msgspec.Struct, frozen=True):
     connections_per_process: int = 1024
 
 
+class Groups(msgspec.Struct, frozen=True):
+    """Whose members may use the sockets for people; one that does not exist has none."""
+
+    admin: str = "credwire-admin"
+    view: str = "credwire-view"
+
+
+class Seal(msgspec.Struct, frozen=True):
+    """Where the master key lies with which keys and secrets at rest are sealed."""
+
+    kept: Literal["auto", "systemd", "file", "none"] = "auto"
+    """The field ``with``, which is a word of Python."""
+    key_file: str = ""
+
+
 class Config(msgspec.Struct, frozen=True):
     """All of credwired.yaml."""
 
@@ -75,6 +95,8 @@ class Config(msgspec.Struct, frozen=True):
     uids: Uids = Uids()
     limits: Limits = Limits()
     public: Public | None = None
+    seal: Seal = Seal()
+    groups: Groups = Groups()
 
     @property
     def issuer(self) -> str:
@@ -113,6 +135,8 @@ def _read(top: Sheet) -> Config:
         uids=_uids(top),
         limits=_limits(top),
         public=_public(top),
+        seal=_seal(top),
+        groups=_groups(top),
     )
 
 
@@ -187,6 +211,40 @@ def _public(top: Sheet) -> Public | None:
     return Public(address.strip("[]"), int(port), certificate, key)
 
 
+def _seal(top: Sheet) -> Seal:
+    sheet = _part(top, "seal")
+    if sheet is None:
+        return Seal()
+    kept = sheet.choice("with", ("auto", "systemd", "file", "none"), default="auto")
+    key_file = sheet.text("keyFile", check=check_file)
+    if (kept == "file") != bool(key_file):
+        sheet.fault("seal.keyFile and seal.with: file belong together", sheet.where("keyFile") or sheet.where("with"),
+                    hint="write seal: {with: file, keyFile: /path/of/the/key}, or leave both out")  # fmt: skip
+    sheet.close()
+    return Seal(cast(Literal["auto", "systemd", "file", "none"], kept), key_file)
+
+
+def _groups(top: Sheet) -> Groups:
+    usual, sheet = Groups(), _part(top, "groups")
+    if sheet is None:
+        return usual
+    made = Groups(
+        admin=sheet.text("admin", default=usual.admin, check=_check_group),
+        view=sheet.text("view", default=usual.view, check=_check_group),
+    )
+    if made.admin == made.view:
+        hint = "who may only look needs a group of their own; leave groups out for the usual two"
+        sheet.fault(f'the groups admin and view are both "{made.admin}"', sheet.where("view") or sheet.where("admin"), hint=hint)
+    sheet.close()
+    return made
+
+
+def _check_group(value: str) -> str:
+    if not _GROUP.fullmatch(value):
+        raise malformed(f'group "{value}" is not the name of a group', "getent group lists names")
+    return value
+
+
 def _check_issuer(value: str) -> str:
     """Accept https://host[:port][/path], as far sides compare it byte for byte."""
     parts = urlsplit(value)
@@ -239,7 +297,7 @@ def cgroup2_mount(mountinfo: str) -> str | None:
 def defaults_text() -> str:
     """Print every key with its default and the reason for it; what it prints reads back as the defaults."""
     usual = Config()
-    p, c, u = usual.paths, usual.cgroup, usual.uids
+    p, c, u, g = usual.paths, usual.cgroup, usual.uids, usual.groups
     networks = ", ".join(f'"{network}"' for network in usual.excluded_networks)
     return f"""\
 # Name of the trust domain: spiffe://<trustDomain>/<workloadID>.  Choose it once, far sides hold on to it.
@@ -253,7 +311,7 @@ paths:
   state: {p.state}              # keys, audit, the last good set, CA bundles
   run: {p.run}                    # sockets
   pins: {p.pins}            # directory in bpffs, mode 0700
-  cache: {p.cache}            # compiled programs; may be deleted
+  cache: {p.cache}        # compiled programs; may be deleted
 
 # Below the mount of cgroup v2.
 cgroup:
@@ -280,8 +338,19 @@ uids:
   proxy: {u.proxy}
   public: {u.public}
 
+# Whose members may use the sockets for people: admin.sock to change and look, view.sock to look.  root may do both.
+groups:
+  admin: {g.admin}
+  view: {g.view}
+
 limits:
   connectionsPerProcess: {usual.limits.connections_per_process}
+
+# What keys and secrets on the disk are sealed with (docs/reference/sealing.md).  auto: systemd-creds where it works (host key, TPM), else a
+# plain key file, which status shows in red.  file: 32 random bytes in a file of root's.  none: nothing is sealed, in red.
+seal:
+  with: {usual.seal.kept}
+  keyFile:
 
 # The issuer's public documents (JWKS, discovery) over HTTP; nothing listens unless this is set:
 #   public: {{listen: "0.0.0.0:8443", certificate: /etc/credwire/public.pem, key: /etc/credwire/public.key}}

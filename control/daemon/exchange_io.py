@@ -3,8 +3,9 @@ The exchange process: talks to identity domains over verified TLS.
 
 In: one JSON argument (ExchangeSetup) without secrets; sources with their client secrets from the agent, assertions from keys.
 Out: tokens to keys; an audit event for each exchange, told before the answer.
-Holds client secrets in memory only and no key at all: the assertion is signed by keys, and the token is worth nothing without the session
-key that stays there.  What a far side answers is read by the source's own file under control/credential/source/.
+Holds what authenticates us to a domain, in memory only: client secrets, or the instance's token with its own key (instance_io.py).
+No key of a workload's is here: the assertion is signed by keys, and the token is worth nothing without the session key that stays there.
+What a far side answers is read by the source's own file under control/credential/source/.
 """
 
 import asyncio
@@ -18,18 +19,19 @@ from typing import Any
 import msgspec
 
 from control.audit.event import Event
-from control.binding.model import Source
-from control.credential.source import KINDS
-from control.credential.source.model import Failed, Yielded
+from control.binding.model import OciSource, Source
+from control.credential.source import KINDS, oci_instance
+from control.credential.source.model import Ask, Failed, Yielded
 from control.daemon import message as m
 from control.daemon.beat_io import beat
 from control.daemon.channel_io import Channel, connect
 from control.daemon.confine_io import confine, scrub_environment
 from control.daemon.https_io import TOTAL_S, post
 from control.daemon.id_io import new_id
+from control.daemon.instance_io import Instances
 from control.daemon.log_io import log
 from control.daemon.rules import Staging, empty
-from control.errors import CredwireError
+from control.errors import CredwireError, FarSideError
 from control.reason import Reason
 from control.secret import Secret
 
@@ -58,6 +60,7 @@ class Exchange:
     def __init__(self, setup: ExchangeSetup) -> None:
         self._setup = setup
         self._staging, self._rules = Staging(), empty()
+        self._instances = Instances(setup.timeout_s)
         self._swapped = asyncio.Event()
         self._agent: Channel | None = None
         self._slots = asyncio.Semaphore(FLIGHTS_MOST)
@@ -109,6 +112,7 @@ class Exchange:
         if channel is self._agent:
             self._agent = None
             self._staging, self._rules = Staging(), empty()  # nothing is exchanged for an agent that is gone; the next one tells all again
+            self._instances.clear()
 
     # -- what is said
 
@@ -153,25 +157,59 @@ class Exchange:
         source, secret = self._rules.sources.get(wanted.source), self._rules.secrets.get(wanted.source)
         if source is None:
             return Failed(Reason.LEASE_UNAVAILABLE, f'source "{wanted.source}": not told to the exchange process yet')
-        if secret is None:
+        if secret is None and not _by_instance(source):
             return Failed(Reason.LEASE_UNAVAILABLE, f'source "{wanted.source}": its clientSecretFile cannot be read')
         try:
-            return await self._ask(source, secret, wanted)
+            return _compared(source, await self._ask(source, secret or Secret(b""), wanted))
         except CredwireError as error:
             return Failed(error.reason, f'source "{source.name}": {error.message}')
         except Exception as error:  # whatever a far side provokes ends this exchange only; its text may quote bytes, its class does not
             return Failed(Reason.EXCHANGE_MALFORMED, f'source "{source.name}": {type(error).__name__} while reading its answer')
 
     async def _ask(self, source: Source, secret: Secret, wanted: m.ExchangeWanted) -> Yielded | Failed:
-        kind = KINDS[source.kind]
+        kind, of = KINDS[source.kind], source.of
         ask = kind.build(source, secret, wanted.assertion, wanted.public_key_der)
+        if isinstance(of, OciSource) and _by_instance(source):
+            return await self._ask_as_instance(source, of, ask, wanted)
         answered = await post(ask, total_s=self._setup.timeout_s)
         return kind.parse(source, answered, wanted.public_key_der, time.time(), (secret, wanted.assertion, ask.authorization))
+
+    async def _ask_as_instance(self, source: Source, of: OciSource, ask: Ask, wanted: m.ExchangeWanted) -> Yielded | Failed:
+        began = time.monotonic()
+        held = await self._instance_token(of)
+        ask = oci_instance.signed(ask, held, time.time())
+        left_s = max(0.1, self._setup.timeout_s - (time.monotonic() - began))  # keys waits for both together
+        answered = await post(ask, total_s=left_s)
+        if answered.status == 401:
+            self._instances.forget(of, held)
+        told = (wanted.assertion, held.token, ask.authorization)
+        return KINDS[source.kind].parse(source, answered, wanted.public_key_der, time.time(), told)
+
+    async def _instance_token(self, of: OciSource) -> oci_instance.Held:
+        try:
+            async with asyncio.timeout(self._setup.timeout_s):
+                return await self._instances.token(of)
+        except TimeoutError as error:
+            what = f"no token of this instance within {self._setup.timeout_s:g} s"
+            raise FarSideError(Reason.EXCHANGE_TIMEOUT, what) from error
 
     def _audit(self, event: str, **fields: Any) -> None:
         if self._agent is not None:
             told = Event(at=time.time(), id=new_id(), event=event, speaker=_SPEAKER, **fields)
             self._agent.send(m.Audited(msgspec.to_builtins(told)))
+
+
+def _by_instance(source: Source) -> bool:
+    """Whether the instance itself authenticates us, so that no secret is stored."""
+    return isinstance(source.of, OciSource) and source.of.client_auth == "instancePrincipal"
+
+
+def _compared(source: Source, outcome: Yielded | Failed) -> Yielded | Failed:
+    """Compare the principal with the declared one; keys does it again with what reaches it."""
+    if isinstance(outcome, Failed) or outcome.principal == source.principal:
+        return outcome
+    told = f'the token is for "{_shown(outcome.principal)}", the federation declares "{source.principal}"'
+    return Failed(Reason.PRINCIPAL_MISMATCH, f'source "{source.name}": {told}')
 
 
 def _shown(text: str) -> str:

@@ -28,6 +28,8 @@ class Grant(msgspec.Struct, frozen=True):
     port: int
     revision: Revision
     at: UnixSeconds
+    observed: tuple[str, ...] = ()
+    """Bindings in mode observe.  A grant with nothing else is a name for records: keys does not know it."""
 
 
 class Grants:
@@ -80,5 +82,5 @@ class Grants:
         return [g for g in self._by_id.values() if g.worker == worker]
 
     def processes_of(self, binding: str) -> set[ProcessKey]:
-        """Each process with a live grant that covers ``binding``."""
-        return {g.facts.key for g in self._by_id.values() if binding in g.bindings}
+        """Each process with a live grant that covers ``binding``, or observes it."""
+        return {g.facts.key for g in self._by_id.values() if binding in g.bindings or binding in g.observed}

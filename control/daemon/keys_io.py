@@ -19,10 +19,10 @@ from typing import Any
 import msgspec
 
 from control.audit.event import Event
-from control.binding.model import kind_of_signer
+from control.binding.model import Binding, kind_of_signer
 from control.credential import ca, make_io
 from control.credential.jwt import jwks
-from control.credential.model import Issue
+from control.credential.lease import Answer
 from control.credential.store_io import Authorities, Store
 from control.daemon import message as m
 from control.daemon.beat_io import beat
@@ -30,12 +30,14 @@ from control.daemon.channel_io import Channel
 from control.daemon.confine_io import confine, scrub_environment
 from control.daemon.greet_io import greet
 from control.daemon.id_io import new_id
-from control.daemon.lease_io import Leases
+from control.daemon.lease_io import WAIT_S, Leases
 from control.daemon.log_io import log
 from control.daemon.rules import Staging, empty, names_of, same_source
+from control.daemon.seal_io import key_of
 from control.daemon.warrant import Grants, Warrant, warrant_leaf, warrant_signature
 from control.errors import Refusal, SetupError
 from control.reason import ABOUT, Reason
+from control.secret import Secret
 from control.signer import SIGNERS
 from control.signer.model import BODY_HASH_WANTED, Request
 
@@ -59,6 +61,10 @@ class KeysSetup(msgspec.Struct, frozen=True):
     issuer_url: str
     stale_s: float = 2.0
     """Seconds without a beat of the agent after which nothing is signed."""
+    wait_s: float = WAIT_S
+    """Longest wait of one request for a credential."""
+    seal_fd: int = -1
+    """The sealing key, as control/daemon/seal_io.py handed it out; -1 when nothing is sealed."""
 
 
 class Keys:
@@ -72,7 +78,9 @@ class Keys:
         self._staging, self._rules, self._grants = Staging(), empty(), Grants()
         self._agent: Channel | None = None
         self._last_beat = float("-inf")
-        self._leases = Leases(setup.issuer_url, self._issuer, alive=self._alive, show=self._tell_agent)
+        self._leases = Leases(
+            setup.issuer_url, self._issuer, alive=self._alive, show=self._tell_agent, agent=lambda: self._agent, wait_s=setup.wait_s,
+        )  # fmt: skip
         self._waiting: set[asyncio.Task[None]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -141,6 +149,8 @@ class Keys:
                 channel.send(m.GrantTaken(message.grant))
             case m.GrantWithdrawn():
                 self._grants.withdrawn(message.grant, message.reason)
+            case m.LeaseDropped():
+                self._leases.dropped(message.source, message.identity)
             case m.BundleWanted():
                 self._spawn(self._bundle_wanted(channel, message))
             case m.IssuerWanted():
@@ -148,7 +158,7 @@ class Keys:
             case m.PolicyBegan() | m.PolicyIdentity() | m.PolicySource() | m.PolicyBinding() | m.PolicyCommitted():
                 self._policy(message)
             case _:
-                pass  # an exchange's late answer to a flight that was given up
+                pass  # a late answer to a flight that was given up
 
     def _policy(self, message: m.Message) -> None:
         fresh = self._staging.took(message)
@@ -211,9 +221,9 @@ class Keys:
         if isinstance(found, Refusal):
             self._refuse_signature(channel, wanted, found)
             return
-        issue = self._leases.ask(found.source, found.identity)
-        if issue is not None:
-            self._sign(channel, wanted, found, issue)
+        answer = self._leases.ask(found.source, found.identity, _stale_s(found.binding))
+        if not answer.flying or (answer.refusal is not None and found.binding.on_lease_failure == "passthrough"):
+            self._sign(channel, wanted, found, answer)
         elif len(self._waiting) >= WAITING_MOST:
             self._refuse_signature(channel, wanted, Refusal(Reason.QUOTA_EXCEEDED, "too many requests wait for the exchange"))
         else:
@@ -228,34 +238,45 @@ class Keys:
 
     async def _sign_later(self, channel: Channel, wanted: m.SignatureWanted, found: Warrant) -> None:
         """Wait for the exchange, then decide again: grant, rules and agent may have gone meanwhile."""
-        issue = await self._leases.wait(found.source, found.identity)
+        answer = await self._leases.wait(found.source, found.identity, _stale_s(found.binding))
         again = self._warrant_signature(wanted)
         if isinstance(again, Refusal):
             self._refuse_signature(channel, wanted, again)
         elif not same_source(again.source, found.source) or again.identity != found.identity:
             self._refuse_signature(channel, wanted, Refusal(Reason.REVISION_OLD))
         else:
-            self._sign(channel, wanted, again, issue)
+            self._sign(channel, wanted, again, answer)
 
     def _warrant_signature(self, wanted: m.SignatureWanted) -> Warrant | Refusal:
         return warrant_signature(self._rules, self._grants, wanted) if self._alive() else Refusal(Reason.DAEMON_DOWN)
 
-    def _sign(self, channel: Channel, wanted: m.SignatureWanted, found: Warrant, issue: Issue | Refusal) -> None:
+    def _sign(self, channel: Channel, wanted: m.SignatureWanted, found: Warrant, answer: Answer) -> None:
         """Sign in the loop: 0.5 ms of RSA is less than a thread's hand-over costs, and a beat waits for one request at most."""
-        if isinstance(issue, Refusal):
-            self._refuse_signature(channel, wanted, issue)
+        issue, why = answer.issue, answer.refusal or Refusal(Reason.LEASE_UNAVAILABLE)
+        if issue is None:
+            if found.binding.on_lease_failure == "passthrough":
+                self._audit("request-passed", why.reason, detail=why.detail, **self._of_request(wanted, found))
+                channel.send(m.RequestSigned(wanted.call, (), (), passed=True))
+            else:
+                self._refuse_signature(channel, wanted, why)
             return
         request = Request(wanted.asked.method, wanted.target, wanted.headers)
         signed = SIGNERS[kind_of_signer(found.binding.signer)](request, issue, time.time(), found.binding.signer)
         if isinstance(signed, Refusal):
             self._refuse_signature(channel, wanted, signed)
             return
-        self._audit(
-            "request-signed", Reason.GRANTED, grant=wanted.grant, identity=found.identity.name, binding=found.binding.name,
-            source=found.source.name, issue=issue.number, pid=found.grant.process.tgid, method=wanted.asked.method,
-            host=wanted.asked.host, port=wanted.asked.port, path=wanted.asked.path, revision=self._rules.revision,
-        )  # fmt: skip
+        detail = f"stale, its end was at {issue.wall_expires_at:.0f}: {why.detail or why.reason}" if answer.stale else ""
+        self._audit("request-signed", Reason.GRANTED, issue=issue.number, detail=detail, **self._of_request(wanted, found))
         channel.send(m.RequestSigned(wanted.call, signed.remove, signed.set, signed.body_sha256, signed.target))
+
+    def _of_request(self, wanted: m.SignatureWanted, found: Warrant) -> dict[str, Any]:
+        """What the audit says of a request that was warranted."""
+        asked = wanted.asked
+        return {
+            "grant": wanted.grant, "identity": found.identity.name, "binding": found.binding.name, "source": found.source.name,
+            "pid": found.grant.process.tgid, "method": asked.method, "host": asked.host, "port": asked.port, "path": asked.path,
+            "revision": self._rules.revision,
+        }  # fmt: skip
 
     def _refuse_signature(self, channel: Channel, wanted: m.SignatureWanted, why: Refusal) -> None:
         asked = wanted.asked
@@ -283,11 +304,26 @@ class Keys:
             self._agent.send(message)
 
 
+def _stale_s(binding: Binding) -> float:
+    return float(binding.stale_s) if binding.on_lease_failure == "stale" else 0.0
+
+
+def _seal_key(fd: int) -> Secret | None:
+    """Take the sealing key; whoever starts after us is handed the same descriptor again, so ours is closed."""
+    if fd < 0:
+        return None
+    try:
+        return key_of(fd)
+    finally:
+        os.close(fd)
+
+
 def run(setup: KeysSetup) -> int:
     """Serve as whoever we are; gives the exit code."""
     try:
         directory = os.open(setup.keys_dir, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        asyncio.run(Keys(setup, Store(directory)).serve())
+        store = Store(directory, _seal_key(setup.seal_fd))
+        asyncio.run(Keys(setup, store).serve())
     except SetupError as error:
         log(_SPEAKER, "keys-doubtful", reason=error.reason, detail=error.message, hint=error.hint)
         return 1

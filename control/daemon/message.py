@@ -170,6 +170,9 @@ class RequestSigned(Message, frozen=True):
     passed: bool = False
     """No credential is available and the binding says ``passthrough``: send the request as the client made it."""
 
+    def __repr__(self) -> str:
+        return f"RequestSigned(call={self.call})"  # the rest may be secret
+
 
 # ---- agent -> keys, agent -> exchange ----------------------------------------------------------------------------------------------
 

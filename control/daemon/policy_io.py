@@ -5,43 +5,52 @@ In: the resources directory, or the last good set under the state directory.  Ou
 bundles and public snapshots on disk.  A set is swapped whole or not at all; its revision only grows, also over restarts.
 """
 
-import errno
+import asyncio
 import hashlib
 import json
 import os
-import stat
 import time
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from bpf.abi import KernelFilter
-from control.binding.compile_io import plan
+from control.binding.compile_io import named, plan
 from control.binding.load import Loaded
 from control.binding.load_io import load_directory
-from control.binding.model import Binding, Destination, OciSource, ResourceSet, Source
+from control.binding.model import OciSource, ResourceSet, Source
 from control.daemon import message as m
 from control.daemon.channel_io import Channel
 from control.daemon.log_io import log
+from control.daemon.running import EMPTY, Running
+from control.errors import CredwireError, Place, ResourceError
+from control.reason import Reason
 from control.secret import Secret
 from control.units import Revision
 
 SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
-"""The distribution's bundle (ca-certificates); an identity's bundle is this plus its bindings' CAs."""
+"""The distribution's bundle (ca-certificates); an identity's bundle is this, the private CAs of its destinations, and its bindings' CAs."""
 ASK_S = 5.0
-SECRET_MOST = 64 << 10
-"""Bytes of a client secret."""
 SET_MOST = m.MAX_MESSAGE - 4096
 """Bytes of one identity's bindings, so that each message that carries them fits."""
-EMPTY = ResourceSet(Revision(0), "", (), (), (), {})
 
 
 Marks = tuple[tuple[str, int, int, int], ...]
 LOOK_AGAIN_S = 30.0
 """The CA files that documents name lie elsewhere and leave no mark in the directory."""
+
+
+class Prepared(NamedTuple):
+    """A set that was read, with what the kernel is to be told of it; or why it cannot run."""
+
+    running: Running
+    filters: list[KernelFilter]
+    warnings: list[ResourceError]
+    errors: list[ResourceError]
+    """Not empty: the rest is not to be used."""
 
 
 class OnDisk(NamedTuple):
@@ -57,51 +66,84 @@ class Policy:
 
     def __init__(self, resources: Path, state: Path, trust_domain: str, excluded: tuple[str, ...]) -> None:
         self.resources, self.state, self.trust_domain, self.excluded = resources, state, trust_domain, excluded
-        self.current = EMPTY
-        self.faults: list[str] = []
+        self.running = EMPTY
+        self.faults: list[ResourceError] = []
         """Why the set on disk is not the one that runs; empty when it is."""
-        self.warnings: list[str] = []
+        self.warnings: list[ResourceError] = []
+        self.keep_fault = ""
+        """Why the running set could not be kept for the next start."""
+        self.unread: dict[str, str] = {}
+        """Source to the reason why its client secret could not be read when exchange was told last."""
         self._on_disk: OnDisk | None = None
         self._filters: list[KernelFilter] = []
-        self._destinations: dict[str, tuple[tuple[str, Destination], ...]] = {}
-        self._bindings: dict[str, list[Binding]] = {}
         self._numbers: dict[str, int] = {}
+        self._published: dict[str, bytes] = {}
+        """Identity to the fingerprint under which its bundle was written."""
+        self._kept: tuple[str, Revision] = ("", Revision(0))
+        """Digest and revision of the last good set."""
+
+    @property
+    def current(self) -> ResourceSet:
+        """The set in force."""
+        return self.running.now
 
     # -- loading
 
-    def load_first(self) -> None:
+    def load_first(self, off: Collection[str] = ()) -> None:
         """Load at start: the directory, or the last good set when the directory is broken."""
-        if self.take(self.read()) and (last := self._last_good()) is not None:
-            self._use(last)
+        last = self._last_good()
+        if last is not None:
+            self._kept = (last.digest, last.revision)
+        fresh = self.prepare(self.read(), off)
+        if not fresh.errors:
+            self.use(fresh)
+            self.keep()
+            return
+        self.faults = fresh.errors
+        if last is not None:
+            kept = self._prepared(last, [], off)
+            self._take(kept.running, kept)
 
     def read(self) -> Loaded:
-        """Load the directory; blocking for seconds where there are a thousand bindings, so the running agent calls it from a thread."""
-        return load_directory(self.resources, self.trust_domain)
+        """Load the directory; blocking for long where there are a thousand bindings, so the running agent calls it from a thread."""
+        marks, now = _marks(self.resources), time.monotonic()
+        loaded = load_directory(self.resources, self.trust_domain)
+        self._on_disk = OnDisk(marks, loaded.found.digest if loaded.found is not None else "", now)
+        return loaded
 
-    def take(self, loaded: Loaded) -> list[str]:
-        """Use what was read; on any error keep what runs and give the errors as lines."""
+    def prepare(self, loaded: Loaded, off: Collection[str] = ()) -> Prepared:
+        """Judge what was read and work out what follows from it; changes nothing, and is as blocking as ``read``."""
         if loaded.found is None:
-            self.faults = [str(error) for error in loaded.errors] or ["the resources cannot be read"]
-            return self.faults
+            nothing = ResourceError(Reason.RESOURCE_MALFORMED, "the resources cannot be read", place=Place(str(self.resources), 1, 1))
+            return Prepared(EMPTY, [], loaded.warnings, loaded.errors or [nothing])
         if unsendable := _unsendable(loaded.found):
-            self.faults = unsendable
-            return self.faults
-        self.faults, self.warnings = [], [str(warning) for warning in loaded.warnings]
-        last = self._last_good()
-        if last is not None and last.digest == loaded.found.digest:
-            number = last.revision
-        else:
-            number = Revision(max(self.current.revision, last.revision if last else 0) + 1)
-        self._use(msgspec.structs.replace(loaded.found, revision=number))
-        self._keep()
-        return []
+            return Prepared(EMPTY, [], loaded.warnings, unsendable)
+        return self._prepared(loaded.found, loaded.warnings, off)
 
-    def take_back(self, former: ResourceSet, why: str) -> list[str]:
-        """Return to the set that ran before; gives ``why`` as the one fault."""
-        self._use(former)
-        self._keep()
+    def switched(self, off: Collection[str]) -> Prepared:
+        """Work out the running set with other bindings switched off; blocking."""
+        return self._prepared(self.running.read, [w for w in self.warnings if w.place is not None], off)
+
+    def use(self, fresh: Prepared, *, anew: bool = False) -> None:
+        """Let a prepared set run, under the next number unless it is the last good one again; ``anew`` always takes the next."""
+        digest, number = self._kept
+        if anew or fresh.running.read.digest != digest or not number:
+            number = Revision(max(self.current.revision, number) + 1)
+        self.faults = []
+        self._take(fresh.running.numbered(number), fresh)
+
+    def refuse(self, errors: list[ResourceError]) -> None:
+        """Remember why what lies on disk does not run."""
+        self.faults = errors
+
+    def before(self) -> Prepared:
+        """Give what runs in the form that ``take_back`` takes."""
+        return Prepared(self.running, self._filters, self.warnings, [])
+
+    def take_back(self, former: Prepared, why: ResourceError) -> None:
+        """Return to the set that ran before, number included."""
+        self._take(former.running, former)
         self.faults = [why]
-        return self.faults
 
     def digest_on_disk(self) -> str:
         """Digest of what lies on disk now; empty when it does not load.  Blocking; parses only when a file changed, or now and then."""
@@ -109,36 +151,38 @@ class Policy:
         kept, now = self._on_disk, time.monotonic()
         if kept is not None and marks is not None and kept.marks == marks and now - kept.at < LOOK_AGAIN_S:
             return kept.digest
-        found, _, _ = load_directory(self.resources, self.trust_domain)
-        self._on_disk = OnDisk(marks, found.digest if found is not None else "", now)
-        return self._on_disk.digest
+        loaded = self.read()
+        return loaded.found.digest if loaded.found is not None else ""
 
-    def _use(self, fresh: ResourceSet) -> None:
-        self.current = fresh
-        by_identity: dict[str, list[tuple[str, Destination]]] = defaultdict(list)
-        bindings: dict[str, list[Binding]] = defaultdict(list)
-        for binding in fresh.bindings:
-            bindings[binding.identity].append(binding)
-            if binding.mode == "enforce":
-                by_identity[binding.identity] += [(binding.name, destination) for destination in binding.destinations]
-        self._destinations = {name: tuple(rows) for name, rows in by_identity.items()}
-        self._bindings = dict(bindings)
-        for identity in fresh.identities:  # a number, once given, stays: the kernel's table may still hold it
+    def _prepared(self, found: ResourceSet, warnings: list[ResourceError], off: Collection[str]) -> Prepared:
+        running = Running(named(found), off)
+        plans, more = plan(running.now)
+        filters = [KernelFilter(p.exe, p.uid, p.script, direct_when_down=p.direct_when_down, observe=p.observe) for p in plans]
+        return Prepared(running, filters, [*warnings, *more], [])
+
+    def _take(self, running: Running, fresh: Prepared) -> None:
+        self.running, self._filters, self.warnings = running, fresh.filters, list(fresh.warnings)
+        for identity in running.now.identities:  # a number, once given, stays: the kernel's table may still hold it
             if identity.name not in self._numbers:
                 self._numbers[identity.name] = _number(identity.name, self._numbers.values())
-        plans, warnings = plan(fresh)
-        self.warnings += [str(warning) for warning in warnings]
-        self._filters = [KernelFilter(exe=p.exe, uid=p.uid, script=p.script, direct_when_down=p.direct_when_down) for p in plans]
 
-    def _keep(self) -> None:
+    def keep(self) -> None:
+        """Keep the running set for a start with broken files; blocking, and a full disk makes it a line in status."""
+        kept = self.running.read
         target = self.state / "last-good.json"
         fresh = target.with_suffix(".new")
-        fresh.unlink(missing_ok=True)
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-            file.write(msgspec.json.encode(self.current))
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.rename(target)
+        try:
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
+                file.write(msgspec.json.encode(kept))
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.rename(target)
+        except OSError as error:
+            self.keep_fault = f"the running set could not be kept in {target}: {error.strerror}"
+            return
+        self.keep_fault = ""
+        self._kept = (kept.digest, kept.revision)
 
     def _last_good(self) -> ResourceSet | None:
         try:
@@ -152,32 +196,9 @@ class Policy:
         """What the kernel filters processes by."""
         return self._filters
 
-    def ports(self) -> set[int]:
-        """Every port that some binding names."""
-        return {port for binding in self.current.bindings for d in binding.destinations for port in d.ports}
-
-    def destinations(self, identity: str) -> tuple[tuple[str, Destination], ...]:
-        """(binding, destination) of every enforced binding of the identity."""
-        return self._destinations.get(identity, ())
-
-    def bindings(self, identity: str) -> list[Binding]:
-        """Bindings of one identity, in any mode."""
-        return self._bindings.get(identity, [])
-
     def identity_number(self, name: str) -> int:
         """Number of an identity in the kernel's table; from 1, and the same after a restart."""
         return self._numbers[name]
-
-    def source(self, name: str) -> Source | None:
-        """Find a source by name."""
-        return next((s for s in self.current.sources if s.name == name), None)
-
-    def fingerprint(self, identity: str) -> bytes:
-        """Everything that a grant of this identity depends on; equal before and after a reload means it may live on."""
-        mine = self._bindings.get(identity, [])
-        sources = [self.source(b.source) for b in mine]
-        of_itself = [i for i in self.current.identities if i.name == identity]
-        return msgspec.json.encode([of_itself, mine, sources])
 
     # -- telling the others
 
@@ -193,34 +214,42 @@ class Policy:
             keys.send(m.PolicyBinding(binding))
         keys.send(m.PolicyCommitted(revision))
 
-    def tell_exchange(self, exchange: Channel) -> None:
-        """Give exchange the sources, each with its client secret."""
-        revision = int(self.current.revision)
+    async def tell_exchange(self, exchange: Channel, secret_of: Callable[[Source], Secret]) -> None:
+        """
+        Give exchange the sources that it asks for us, each with its client secret where one is stored.
+
+        ``secret_of`` reads one, in a thread, and raises SetupError.
+        """
+        while True:
+            told = self.current
+            secrets, unread = await asyncio.to_thread(_secrets, told, secret_of)
+            if told is self.current:
+                break  # no other set came while we read
+        self.unread = unread
+        revision = int(told.revision)
         exchange.send(m.PolicyBegan(revision))
-        for source in self.current.sources:
-            secret, of = None, source.of
-            if not isinstance(of, OciSource):
-                continue  # keys asks for it when it is needed; exchange has no part in it
-            try:
-                secret = _secret(Path(of.client_secret_file))
-            except OSError as error:
-                warning = f'source "{source.name}": client secret file {of.client_secret_file}: {error.strerror}'
-                if warning not in self.warnings:
-                    self.warnings.append(warning)
-            exchange.send(m.PolicySource(source, secret))
+        for source in told.sources:
+            if isinstance(source.of, OciSource):  # keys asks for the others when they are needed; exchange has no part in them
+                exchange.send(m.PolicySource(source, secrets.get(source.name)))
         exchange.send(m.PolicyCommitted(revision))
 
-    async def publish(self, keys: Channel, run: Path, issuer_url: str) -> None:
-        """Write the CA bundle of each identity and the issuer's public documents."""
-        roots = SYSTEM_ROOTS.read_bytes() if SYSTEM_ROOTS.exists() else b""
+    async def publish(self, keys: Channel, run: Path, issuer_url: str, *, everything: bool) -> None:
+        """Write the CA bundle of each identity, or of each that changed since, and the issuer's public documents."""
+        roots = await asyncio.to_thread(_system_roots)
         directory = self.state / "ca"
         directory.mkdir(mode=0o755, exist_ok=True)
-        for identity in self.current.identities:
-            made = await keys.ask(lambda call, name=identity.name: m.BundleWanted(call, name), ASK_S)  # type: ignore[misc]
+        running = self.running
+        for gone in self._published.keys() - running.identities.keys():
+            del self._published[gone]
+        for name in running.identities:
+            if not everything and self._published.get(name) == running.fingerprint(name):
+                continue
+            made = await keys.ask(lambda call, name=name: m.BundleWanted(call, name), ASK_S)  # type: ignore[misc]
             if isinstance(made, m.BundleMade):
-                write_public(directory / f"{identity.name}.pem", roots + made.pem)
+                write_public(directory / f"{name}.pem", roots + _upstream_roots(running, name) + made.pem)
+                self._published[name] = running.fingerprint(name)
             elif isinstance(made, m.Refused):
-                log("agent", "bundle-refused", identity=identity.name, reason=made.reason, detail=made.detail, hint=made.hint)
+                log("agent", "bundle-refused", identity=name, reason=made.reason, detail=made.detail, hint=made.hint)
         shown = await keys.ask(m.IssuerWanted, ASK_S)
         if isinstance(shown, m.IssuerShown) and issuer_url:
             public = run / "public"
@@ -270,28 +299,45 @@ def write_public(target: Path, content: bytes) -> None:
     fresh.rename(target)
 
 
-def _unsendable(found: ResourceSet) -> list[str]:
+def _system_roots() -> bytes:
+    return SYSTEM_ROOTS.read_bytes() if SYSTEM_ROOTS.exists() else b""
+
+
+def _upstream_roots(running: Running, identity: str) -> bytes:
+    """
+    Give the private CAs behind the bindings of an identity, each file once.
+
+    Its clients need them wherever they meet the service itself: while everything is off, in mode observe, on a daemon that is down with
+    ``onDaemonDown: direct`` (docs/decisions/0014).
+    """
+    texts = dict.fromkeys(d.upstream_roots for b in running.of(identity) for d in b.destinations if d.upstream_roots)
+    return "".join(text if text.endswith("\n") else text + "\n" for text in texts).encode()
+
+
+def _secrets(told: ResourceSet, secret_of: Callable[[Source], Secret]) -> tuple[dict[str, Secret], dict[str, str]]:
+    """Read the client secret of each source: those that could be read, and for the others why not."""
+    found, unread = {}, {}
+    for source in told.sources:
+        if not isinstance(source.of, OciSource) or not source.of.client_secret_file:
+            continue  # an instance authenticates itself: nothing is stored
+        try:
+            found[source.name] = secret_of(source)
+        except CredwireError as error:
+            unread[source.name] = str(error)
+    return found, unread
+
+
+def _unsendable(found: ResourceSet) -> list[ResourceError]:
     """Name each identity whose destinations do not fit into the one message that tells a proxy of them; their roots are what is large."""
     by_identity: dict[str, int] = defaultdict(int)
     for binding in found.bindings:
         by_identity[binding.identity] += len(m.encode(m.PolicyBinding(binding)))
     return [
-        f'identity "{name}": its bindings take {size} bytes with their upstreamRoots, more than the {SET_MOST} that one message holds; '
-        "name files that hold only the roots which are needed"
+        ResourceError(
+            Reason.RESOURCE_OVERBROAD,
+            f'identity "{name}": its bindings take {size} bytes with their upstreamRoots, more than the {SET_MOST} that one message holds',
+            hint="name upstreamRoots files that hold only the roots which are needed",
+        )
         for name, size in sorted(by_identity.items())
         if size > SET_MOST
     ]
-
-
-def _secret(path: Path) -> Secret:
-    """Read a client secret.  Raises OSError also for what is no plain file (a pipe would hold the agent) or is too large."""
-    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
-            raise OSError(errno.EINVAL, "not a plain file")
-        raw = os.read(fd, SECRET_MOST + 1)
-    finally:
-        os.close(fd)
-    if len(raw) > SECRET_MOST:
-        raise OSError(errno.EFBIG, f"larger than {SECRET_MOST} bytes")
-    return Secret(raw.strip())

@@ -15,10 +15,11 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
+from functools import partial
 from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import uvloop
@@ -37,12 +38,13 @@ from control.errors import Refusal
 from control.reason import Reason
 from control.wire.ask import Denied, Grant, Headers, Note, Signed, SignedThen
 from control.wire.client_io import Client
-from control.wire.hello import Hello, Malformed
+from control.wire.hello import Hello, Malformed, NotTls
 from control.wire.hello_io import Gone, Silent, peek_hello
 from control.wire.leaf_io import LeafKey, LeafName, Leaves
 from control.wire.limits import DEFAULT, Limits
 from control.wire.refuse import tls_alert
-from control.wire.splice_io import Splice, reset
+from control.wire.splice_io import OnFirst, Splice, reset
+from control.wire.tcp_io import has_ended, read_all_and_ended
 from control.wire.tls_fault import client_fault
 from control.wire.upstream_io import Upstreams
 
@@ -55,7 +57,38 @@ _FULL_PAUSE_S = 0.1
 _STOP_S = 2.0
 """Grace for requests under way at SIGTERM."""
 
+_TRUSTED_MOST = 4096
+"""(process, name) pairs that are known to trust us; the oldest goes first."""
+
 Answered = Callable[[Any], None]
+
+
+class Reach(NamedTuple):
+    """What an identity's connections may be for."""
+
+    table: Table
+    """Destinations of both modes: the most specific wins, whatever its mode."""
+    observed: frozenset[str]
+    """Bindings in mode observe."""
+    ports: frozenset[int]
+    """Ports at which something is enforced."""
+
+    def bound(self, name: str, port: int) -> tuple[str, bool] | None:
+        """
+        Find the binding of a name, and whether it enforces; None where no binding names it.
+
+        A name at which both modes have paths is terminated: which of them a request belongs to is only known then.
+        """
+        place = self.table.at(name, port) if name else None
+        if place is None:
+            return None
+        enforcing = next((row.binding for row in place.rows if row.binding not in self.observed), None)
+        return (place.rows[0].binding, False) if enforcing is None else (enforcing, True)
+
+
+def _reach(grant: Grant) -> Reach:
+    ports = frozenset(port for _, destination in grant.destinations for port in destination.ports)
+    return Reach(Table((*grant.destinations, *grant.observed)), frozenset(name for name, _ in grant.observed), ports)
 
 
 class ProxySetup(msgspec.Struct, frozen=True):
@@ -114,18 +147,20 @@ class Proxy:
         run: Path,
         worker: int,
         still: Callable[[socket.socket], Reason],
+        opener: Callable[[socket.socket], Hashable],
         limits: Limits = DEFAULT,
         stale_s: float = 2.0,
     ) -> None:
-        """``still`` asks the kernel whether the owner of an accepted socket is still who it was when it connected."""
+        """``opener`` asks the kernel who opened an accepted socket's connection, ``still`` whether that is still who it was."""
         self.loop, self.limits = loop, limits
-        self._run, self._worker, self._still, self._stale_s = run, worker, still, stale_s
+        self._run, self._worker, self._still, self._opener, self._stale_s = run, worker, still, opener, stale_s
         self.agent: Channel | None = None
         self.keys: Channel | None = None
         self._agent_beat = float("-inf")
         self._agent_calls, self._keys_calls = Calls(limits), Calls(limits)
         self._grants: dict[str, Grant] = {}
-        self._tables: dict[tuple[str, int], Table] = {}
+        self._reaches: dict[tuple[str, int], Reach] = {}
+        self._trusted: dict[tuple[Hashable, str], None] = {}
         self._clients: set[Client] = set()
         self._splices: set[Splice] = set()
         self._leaves = Leaves(limits)
@@ -260,7 +295,10 @@ class Proxy:
                     channel.send(m.ConnectionClosed(message.grant))
             case m.GrantWithdrawn():
                 self._withdraw(message)
-            case m.ConnectionPassed() | m.Refused():
+            case m.ConnectionPassed():
+                if not self._agent_calls.answer(message) and message.grant:
+                    channel.send(m.ConnectionClosed(message.grant))
+            case m.Refused():
                 self._agent_calls.answer(message)
 
     def _withdraw(self, message: m.GrantWithdrawn) -> None:
@@ -292,7 +330,7 @@ class Proxy:
         def answered(message: Any) -> None:
             match message:
                 case m.RequestSigned():
-                    then(Signed(message.remove, message.set, message.body_sha256))
+                    then(Signed(message.remove, message.set, message.body_sha256, message.target, message.passed))
                 case m.Refused():
                     then(Denied(message.id, Refusal(message.reason, message.detail, message.hint)))
                 case _:
@@ -308,6 +346,18 @@ class Proxy:
             return
         n = note
         self.agent.send(m.ProxyNoted(n.id, n.event, n.reason, n.grant, n.binding, n.host, n.port, n.method, n.path, n.status, n.detail))
+
+    def trusted(self, process: Hashable, host: str) -> None:
+        """Remember that ``process`` sent a request to ``host``."""
+        key = (process, host)
+        if key not in self._trusted:
+            while len(self._trusted) >= _TRUSTED_MOST:
+                del self._trusted[next(iter(self._trusted))]
+            self._trusted[key] = None
+
+    def was_trusted(self, process: Hashable, host: str) -> bool:
+        """Say whether it ever did."""
+        return (process, host) in self._trusted
 
     # -- connections
 
@@ -347,8 +397,10 @@ class Proxy:
                     grant = self._grants[answer.grant]
                     handed_over = await self._serve_granted(sock, grant)
                 case m.ConnectionPassed():
+                    grant = self._grants.get(answer.grant) if answer.grant else None
                     handed_over = True
-                    await self._splice(sock, None, (answer.peer, answer.port), answer.reason, "")
+                    on_first = partial(self._note_observed, grant, _reach(grant)) if grant is not None and grant.observed else None
+                    await self._splice(sock, grant, (answer.peer, answer.port), on_first=on_first)
                 case m.Refused():
                     self._say_no(sock, answer.reason)
                 case _:
@@ -379,16 +431,13 @@ class Proxy:
         told: asyncio.Future[Any] = self.loop.create_future()
 
         def answered(message: Any) -> None:
-            if isinstance(message, m.ConnectionGranted):  # now, so that a withdrawal right behind it finds the grant
-                self._grants[message.grant] = Grant(
-                    message.grant,
-                    message.identity,
-                    message.egress,
-                    message.revision,
-                    message.peer,
-                    message.port,
-                    message.destinations,
-                )
+            match message:  # now, so that a withdrawal right behind it finds the grant
+                case m.ConnectionGranted() as g:
+                    self._grants[g.grant] = Grant(
+                        g.grant, g.identity, g.egress, g.revision, g.peer, g.port, g.destinations, g.observed
+                    )  # fmt: skip
+                case m.ConnectionPassed() as p if p.grant:
+                    self._grants[p.grant] = Grant(p.grant, "", "open", 0, p.peer, p.port, (), p.observed)
             if not told.done():
                 told.set_result(message)
 
@@ -398,11 +447,15 @@ class Proxy:
 
     async def _serve_granted(self, sock: socket.socket, grant: Grant) -> bool:
         """Look at the hello and do what it calls for; whether somebody else owns the socket now."""
+        reach = self._reach(grant)
+        if grant.egress == "open" and grant.port not in reach.ports:  # only observed here: a server may speak first, so nothing waits
+            await self._splice(sock, grant, (grant.peer, grant.port), on_first=partial(self._note_passing, grant, reach))
+            return True
         try:
             hello = await peek_hello(self.loop, sock, self.limits)
         except Silent:
             if grant.egress == "open":
-                await self._splice(sock, grant, (grant.peer, grant.port), Reason.NOT_TLS, "")
+                await self._splice(sock, grant, (grant.peer, grant.port), note=self._passing(grant, reach, None))
                 return True
             self._fail(sock, grant, Reason.NOT_TLS, "", "the client sent nothing")
             return False
@@ -410,27 +463,47 @@ class Proxy:
             self._fail(sock, grant, Reason.HELLO_MALFORMED, "", hello.what)
             return False
         name = (hello.server_name or "") if isinstance(hello, Hello) else ""
-        bound = self._table(grant).find(name, grant.port) if name else None
-        if bound is None:
-            reason = Reason.DESTINATION_UNKNOWN if isinstance(hello, Hello) else Reason.NOT_TLS
-            if grant.egress == "open":
-                await self._splice(sock, grant, (grant.peer, grant.port), reason, name)
-                return True
-            self._fail(sock, grant, reason, name, f'identity "{grant.identity}" may reach bound names only')
+        bound = reach.bound(name, grant.port)
+        if bound is not None and bound[1]:
+            return await self._terminate(sock, grant, reach, bound[0], name)
+        note = self._passing(grant, reach, hello)
+        if bound is None and grant.egress != "open":
+            self._fail(sock, grant, note.reason, name, f'identity "{grant.identity}" may reach bound names only')
             return False
-        return await self._terminate(sock, grant, bound[0], name)
+        await self._splice(sock, grant, (grant.peer, grant.port), note=note)
+        return True
 
-    def _table(self, grant: Grant) -> Table:
-        """Give the table of an identity's destinations, built once for each revision."""
+    def _reach(self, grant: Grant) -> Reach:
+        """Give what an identity's connections may be for, built once for each revision."""
         key = (grant.identity, grant.revision)
-        table = self._tables.get(key)
-        if table is None:
-            for old in [k for k in self._tables if k[1] < grant.revision]:
-                del self._tables[old]
-            table = self._tables[key] = Table(grant.destinations)
-        return table
+        reach = self._reaches.get(key)
+        if reach is None:
+            for old in [k for k in self._reaches if k[1] < grant.revision]:
+                del self._reaches[old]
+            reach = self._reaches[key] = _reach(grant)
+        return reach
 
-    async def _terminate(self, sock: socket.socket, grant: Grant, binding: str, name: str) -> bool:
+    @staticmethod
+    def _passing(grant: Grant, reach: Reach, began: Hello | NotTls | Malformed | None) -> Note:
+        """Say what passed through untouched: what a binding in mode observe names, another name, or no TLS."""
+        hello = began if isinstance(began, Hello) else None
+        name = (hello.server_name or "") if hello is not None else ""
+        bound = reach.bound(name, grant.port)
+        if bound is not None:
+            return Note(new_id(), "connection-observed", Reason.GRANTED, grant.id, bound[0], name, grant.port)
+        reason = Reason.DESTINATION_UNKNOWN if hello is not None else Reason.NOT_TLS
+        return Note(new_id(), "connection-spliced", reason, grant.id, "", name or grant.peer, grant.port)
+
+    def _note_passing(self, grant: Grant, reach: Reach, began: Hello | NotTls | Malformed | None) -> None:
+        self.note(self._passing(grant, reach, began))
+
+    def _note_observed(self, grant: Grant, reach: Reach, began: Hello | NotTls | Malformed | None) -> None:
+        """Note a name that is observed, and nothing else: the connection is nobody's but the observer's."""
+        note = self._passing(grant, reach, began)
+        if note.binding:
+            self.note(note)
+
+    async def _terminate(self, sock: socket.socket, grant: Grant, reach: Reach, binding: str, name: str) -> bool:
         """Shake hands as ``name`` and let a Client carry on."""
         context = await self._context(grant, binding, name)
         if isinstance(context, Refusal):
@@ -438,17 +511,22 @@ class Proxy:
             return False
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = Client(
-            self, self._upstreams, grant, table=self._table(grant), host=name, sock=sock, still=self._still, on_end=self._client_ended
-        )
+            self, self._upstreams, grant, table=reach.table, observed=reach.observed, host=name, sock=sock, process=self._opener(sock),
+            still=self._still, on_end=self._client_ended,
+        )  # fmt: skip
+        left_before = has_ended(sock)
+        kept = sock.dup()  # so that the kernel can still be asked when the loop has closed its own
         try:
             await self.loop.connect_accepted_socket(
                 lambda: client, sock, ssl=context, ssl_handshake_timeout=self.limits.handshake_s, ssl_shutdown_timeout=self.limits.linger_s
             )
         except (OSError, TimeoutError) as error:  # ssl.SSLError is an OSError
-            reason, detail = client_fault(error)
+            reason, detail = client_fault(error, looked=not left_before and read_all_and_ended(kept))
             self._note_failed(grant, reason, name, detail, binding)
             grant.on_withdrawn = None
             return False
+        finally:
+            kept.close()
         if not client.over:
             self._clients.add(client)
         return True
@@ -494,21 +572,23 @@ class Proxy:
                 return Refusal(refused.reason, refused.detail, refused.hint)
         return Refusal(Reason.KEYS_UNAVAILABLE)
 
-    async def _splice(self, sock: socket.socket, grant: Grant | None, to: tuple[str, int], reason: Reason, name: str) -> None:
-        """Carry the connection on untouched; it never bears a credential."""
+    async def _splice(
+        self, sock: socket.socket, grant: Grant | None, to: tuple[str, int], *, note: Note | None = None, on_first: OnFirst | None = None
+    ) -> None:
+        """Carry the connection on untouched; it never bears a credential.  ``note`` is told once the far side is reached."""
 
         def ended(splice: Splice) -> None:
             self._splices.discard(splice)
             self._closed(grant)
 
         address, port = to
-        splice = Splice(self.loop, self.limits, on_end=ended)
+        splice = Splice(self.loop, self.limits, on_end=ended, on_first=on_first)
         self._splices.add(splice)
         far = await splice.run(sock, address, port)
         if far is not Reason.GRANTED:
-            self._note_failed(grant, far, name or address, f"{address} port {port}")
-        elif grant is not None:
-            self.note(Note(new_id(), "connection-spliced", reason, grant.id, "", name or address, port))
+            self._note_failed(grant, far, note.host if note is not None else address, f"{address} port {port}")
+        elif note is not None:
+            self.note(note)
 
     # -- refusing before HTTP has begun
 
@@ -550,9 +630,18 @@ def kernel_still(sock: socket.socket) -> Reason:
     return _REASONS[answer.reason]
 
 
+def kernel_opener(sock: socket.socket) -> Hashable:
+    """Say which program in which process opened the connection; its own number where the kernel has no record."""
+    try:
+        record = read_answer(sock).record
+    except NoRecord:
+        return sock.fileno()
+    return record.tgid, record.start_ns, record.exec_id
+
+
 async def _main(setup: ProxySetup) -> None:
     loop = asyncio.get_running_loop()
-    proxy = Proxy(loop, run=Path(setup.run), worker=setup.worker, still=kernel_still, stale_s=setup.stale_s)
+    proxy = Proxy(loop, run=Path(setup.run), worker=setup.worker, still=kernel_still, opener=kernel_opener, stale_s=setup.stale_s)
     proxy.start([socket.socket(fileno=fd) for fd in setup.listeners])
     log(_SPEAKER, "proxy-ready", worker=setup.worker)
     stop = asyncio.Event()

@@ -57,6 +57,26 @@ def listen(path: Path, *, callers: Collection[int]) -> tuple[socket.socket, bool
     return sock, closed
 
 
+def listen_stream(path: Path, gid: int) -> socket.socket:
+    """
+    Listen for people's tools at ``path``: root's, and the group's where there is one (-1: none).
+
+    Nobody else can as much as fill the queue.
+    """
+    path.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    before = os.umask(0o177)  # there is no moment in which the socket is open to more than it should be
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(before)
+    if gid >= 0:
+        os.chown(path, -1, gid)
+        path.chmod(0o660)
+    sock.listen(16)
+    return sock
+
+
 _ACL_VERSION = 2
 _OWNER, _USER, _GROUP, _MASK, _OTHER = 0x01, 0x02, 0x04, 0x10, 0x20
 _READ_WRITE, _NOTHING = 6, 0

@@ -4,6 +4,7 @@ From the configuration to a running supervisor, and back to a machine without ou
 In: the path of credwired.yaml.  Out: an exec of the supervisor with one JSON argument; or the list of what was detached.
 """
 
+import grp
 import json
 import os
 import sys
@@ -14,18 +15,29 @@ import msgspec
 from bpf.remove_io import remove
 from control.daemon.config import Config
 from control.daemon.config_io import cgroup_paths, load_config, workers
+from control.daemon.seal_io import Seals, open_seals
 from control.errors import CredwireError
 
 
-def start(config_path: Path) -> int:  # noqa: RET503  # execv never returns
-    """Become the supervisor.  Returns only when that is impossible, with the exit code."""
-    config = _load(config_path)
+def start(config_path: Path, *, own_cgroup: bool = False) -> int:  # noqa: RET503  # execv never returns
+    """
+    Become the supervisor.  Returns only when that is impossible, with the exit code.
+
+    ``own_cgroup``: the daemon's cgroup is the one we are in, because a service manager made it and watches it.
+    """
+    config = configured(config_path)
     if config is None:
         return 2
+    if own_cgroup:
+        if _cgroup_of_ours() == "/":  # whoever lives in the daemon's cgroup is never redirected, and that would be everybody
+            return _say("we were started in the root cgroup", "leave --own-cgroup out; it is for service managers")
+        config = msgspec.structs.replace(config, cgroup=msgspec.structs.replace(config.cgroup, daemon=_cgroup_of_ours()))
     if os.geteuid() != 0:
         return _say("credwired needs root", "sudo credwired run, or the systemd unit")
     try:
-        argument = json.dumps(_setup(config, config_path))
+        setup = _setup(config, config_path)
+        setup |= _sealed(open_seals(config))
+        argument = json.dumps(setup)
     except CredwireError as error:
         return _say(str(error), error.hint)
     os.execv(sys.executable, [sys.executable, "-P", "-m", "control.daemon.supervisor_io", argument])  # noqa: S606
@@ -33,7 +45,7 @@ def start(config_path: Path) -> int:  # noqa: RET503  # execv never returns
 
 def detach_all(config_path: Path) -> list[str]:
     """Remove every program, link and pin of this configuration."""
-    config = _load(config_path)
+    config = configured(config_path)
     if config is None:
         sys.exit(2)
     removed = remove(Path(config.paths.pins))
@@ -44,7 +56,14 @@ def detach_all(config_path: Path) -> list[str]:
     return removed or ["nothing was attached"]
 
 
-def _load(config_path: Path) -> Config | None:
+def _cgroup_of_ours() -> str:
+    """Our path in the unified hierarchy (cgroups(7): the line of /proc/self/cgroup with number 0 and no controller)."""
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    return next((line.removeprefix("0::") for line in lines if line.startswith("0::")), "/")
+
+
+def configured(config_path: Path) -> Config | None:
+    """Read the configuration; None after every error was said."""
     config, errors = load_config(config_path)
     for error in errors:
         _say(str(error), error.hint)
@@ -72,7 +91,29 @@ def _setup(config: Config, config_path: Path) -> dict[str, object]:
         "workers": workers(config),
         "connections_per_process": config.limits.connections_per_process,
         "public": msgspec.to_builtins(config.public) if config.public is not None else None,
+        "groups": {role: {"name": name, "gid": _gid(name)} for role, name in msgspec.structs.asdict(config.groups).items()},
+        "credentials": os.environ.get("CREDENTIALS_DIRECTORY", ""),
     }
+
+
+def _sealed(seals: Seals) -> dict[str, object]:
+    """Hand on the keys that were derived, by descriptors that the supervisor keeps for every keys and agent it starts."""
+    for fd in (seals.keys_fd, seals.secrets_fd):
+        if fd >= 0:
+            os.set_inheritable(fd, True)
+    return {
+        "keys_seal_fd": seals.keys_fd,
+        "secrets_fd": seals.secrets_fd,
+        "seal": {"how": seals.how, "fault": seals.fault, "hint": seals.hint},
+    }
+
+
+def _gid(name: str) -> int:
+    """Number of a group; -1 where there is none of that name."""
+    try:
+        return grp.getgrnam(name).gr_gid
+    except KeyError:
+        return -1
 
 
 def _say(message: str, hint: str) -> int:

@@ -14,7 +14,6 @@ import os
 import resource
 import select
 import signal
-import socket
 import sys
 import time
 from contextlib import suppress
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from bpf.listener_io import open_listeners
-from control.daemon.socket_io import listen
+from control.daemon.socket_io import listen, listen_stream
 
 FIRST_BEAT_S = 20.0
 """A child may take this long before its first beat: a cold start compiles the BPF programs."""
@@ -33,6 +32,9 @@ STABLE_S = 10.0
 """A child that lived this long starts its backoff anew."""
 BACKOFF_S = (0.0, 0.05, 0.2, 0.5, 1.0, 2.0, 5.0)
 """Waits before the first, second, … restart in a row; the last one repeats."""
+RESOLVER_S = 1.0
+"""How often the resolver's files are looked at; three calls of stat(2)."""
+RESOLVER = ("/etc/resolv.conf", "/etc/hosts", "/etc/nsswitch.conf")
 DESCRIPTORS = 65536
 """Open files of one process: 4096 connections of a worker take two each, and the agent holds one for each that is being looked at."""
 STOP_S = 3.0
@@ -93,6 +95,8 @@ class Supervisor:
         self.children: list[Child] = []
         self.poll = select.poll()
         self.signal_fd = _signals()
+        self._resolver = self._resolver_seen = _inodes()
+        self._resolver_due = 0.0
         self.poll.register(self.signal_fd, select.POLLIN)
 
     # -- what outlives the children
@@ -115,13 +119,16 @@ class Supervisor:
         keys_sock, keys_closed = listen(self.run / "keys.sock", callers=callers)
         if not (agent_closed and keys_closed):
             log("not-here", what=f"access lists on {self.run}: any user may keep our sockets' queues full")
-        admin_sock = _listen_stream(self.run / "admin.sock")
+        groups = self.setup["groups"]
+        admin_sock = listen_stream(self.run / "admin.sock", groups["admin"]["gid"])
+        view_sock = listen_stream(self.run / "view.sock", groups["view"]["gid"])
         port: int = self.setup["listen_port"]
         four, six = open_listeners(port)
-        for sock in (agent_sock, keys_sock, admin_sock, four, six):
+        self._held = (agent_sock, keys_sock, admin_sock, view_sock, four, six)
+        for sock in self._held:
             if sock is not None:
                 os.set_inheritable(sock.fileno(), True)
-        self._held = (agent_sock, keys_sock, admin_sock, four, six)
+        seal_fd, secrets_fd = self.setup["keys_seal_fd"], self.setup["secrets_fd"]
         common = {k: self.setup[k] for k in ("run", "state", "uids", "trust_domain", "issuer_url", "stale_s", "config")}
         listeners = [s.fileno() for s in (four, six) if s is not None]
         programs = [
@@ -129,8 +136,8 @@ class Supervisor:
                 "keys",
                 0,
                 "control.daemon.keys_io",
-                {**common, "keys_listener": keys_sock.fileno(), "keys_dir": str(keys_dir)},
-                (keys_sock.fileno(),),
+                {**common, "keys_listener": keys_sock.fileno(), "keys_dir": str(keys_dir), "seal_fd": seal_fd},
+                _given(keys_sock.fileno(), seal_fd),
             ),
             Program(
                 "agent",
@@ -140,6 +147,11 @@ class Supervisor:
                     **common,
                     "agent_listener": agent_sock.fileno(),
                     "admin_listener": admin_sock.fileno(),
+                    "view_listener": view_sock.fileno(),
+                    "secrets_fd": secrets_fd,
+                    "seal": self.setup["seal"],
+                    "groups": groups,
+                    "credentials": self.setup["credentials"],
                     "pins": self.setup["pins"],
                     "cache": self.setup["cache"],
                     "scope": self.setup["scope"],
@@ -149,7 +161,7 @@ class Supervisor:
                     "excluded": self.setup["excluded"],
                     "connections_per_process": self.setup["connections_per_process"],
                 },
-                (agent_sock.fileno(), admin_sock.fileno()),
+                _given(agent_sock.fileno(), admin_sock.fileno(), view_sock.fileno(), secrets_fd),
             ),
             Program("exchange", 0, "control.daemon.exchange_io", dict(common), ()),
         ]
@@ -218,6 +230,29 @@ class Supervisor:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
 
+    def look_at_resolver(self, now: float) -> None:
+        """
+        Start exchange anew when a file that its resolver reads is another one now.
+
+        Its Landlock rules name files by inode: of one that was replaced it could read nothing any more.  Two looks must agree, so that
+        who replaces several files costs one restart.
+        """
+        if now < self._resolver_due:
+            return
+        self._resolver_due = now + RESOLVER_S
+        found = _inodes()
+        settled = found == self._resolver_seen
+        self._resolver_seen = found
+        if not settled or found == self._resolver:
+            return
+        self._resolver = found
+        for child in self.children:
+            if child.program.role == "exchange" and child.pid and not child.last_end:
+                child.last_end = "the resolver's files were replaced"
+                log("process-outdated", process=child.program.name, child_pid=child.pid)
+                with suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
+
     def publish(self) -> None:
         """Write the table of processes for status."""
         rows = [
@@ -261,6 +296,7 @@ class Supervisor:
                 self._child_ready(fd, now)
             if self.stopping:
                 return self.stop()
+            self.look_at_resolver(now)
             for child in self.children:
                 if child.pid and not stood_still:
                     self.watch(child, now)
@@ -306,7 +342,7 @@ class Supervisor:
                     signal.pidfd_send_signal(child.pidfd, signal.SIGKILL)
             with suppress(ChildProcessError):
                 os.waitpid(child.pid, 0)
-        for name in ("agent.sock", "keys.sock", "admin.sock", "processes.json"):
+        for name in ("agent.sock", "keys.sock", "admin.sock", "view.sock", "processes.json"):
             (self.run / name).unlink(missing_ok=True)
         log("daemon-stopped")
         return 0
@@ -361,13 +397,21 @@ def _raise_descriptor_limit() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
-def _listen_stream(path: Path) -> socket.socket:
-    path.unlink(missing_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    sock.bind(str(path))
-    path.chmod(0o660)
-    sock.listen(16)
-    return sock
+def _given(*fds: int) -> tuple[int, ...]:
+    """Descriptors that are there: -1 stands for one that is not."""
+    return tuple(fd for fd in fds if fd >= 0)
+
+
+def _inodes() -> tuple[tuple[int, int], ...]:
+    """Which files the resolver's names lead to now."""
+    found = []
+    for name in RESOLVER:
+        try:
+            at = os.stat(name)  # noqa: PTH116  # each second, for ever
+            found.append((at.st_dev, at.st_ino))
+        except OSError:
+            found.append((0, 0))
+    return tuple(found)
 
 
 def main() -> int:

@@ -1,33 +1,26 @@
 """
 Answer what people ask of the running daemon.
 
-In: the agent.  Out: control.api.view's answers.  Looks and never changes anything, but for ``reload``.
+In: the agent.  Out: control.api.view's answers.  Changes are made by change_io.py, explanations by explain_io.py.
 """
 
 import asyncio
 import json
-import time
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import psutil
 
-from bpf.abi import ProcessState
 from control.api import view as v
 from control.audit.event import Event
-from control.binding.canonical import host_name
-from control.binding.decide import Table
-from control.binding.model import Asked, Binding, kind_of_signer
-from control.errors import Refusal
-from control.facts.gather_io import show
-from control.facts.model import Facts, ProcessKey
-from control.facts.proc_io import identify_running
-from control.identity.match import Explained, explain, identify
-from control.identity.model import Identity
+from control.binding.diff import Change
+from control.binding.model import Binding, kind_of_signer
+from control.daemon.effect import differences, effect
+from control.daemon.explain_io import Explainer
+from control.daemon.switched_io import clock
+from control.errors import ResourceError
 from control.reason import ABOUT, Reason
-from control.units import ExecId, Pid, StartNs
 
 if TYPE_CHECKING:
     from control.daemon.agent_io import Agent
@@ -47,6 +40,8 @@ class AgentView:
 
     def __init__(self, agent: "Agent") -> None:
         self._agent = agent
+        self._explainer = Explainer(agent)
+        self.explain_process, self.explain_program, self.explain_id = self._explainer.process, self._explainer.program, self._explainer.id
 
     # -- status
 
@@ -56,14 +51,15 @@ class AgentView:
         digest_disk = await asyncio.to_thread(agent.policy.digest_on_disk)
         current = agent.policy.current
         return v.StatusView(
-            enforcing=agent.ailing is None,
+            enforcing=agent.ailing is None and agent.switched.everything is None,
             revision=int(current.revision),
             digest_running=current.digest,
             digest_disk=digest_disk,
             processes=tuple(self._processes()),
-            counters={**agent.kernel.counters(), "grants": len(agent.grants)},
+            counters={**agent.kernel.counters(), "grants": len(agent.grants), "revoked processes": len(agent.revoked)},
             health=tuple(self._health(digest_disk)),
             version=version("credwire"),
+            off=agent.switched.view(),
         )
 
     def _processes(self) -> list[v.ProcessView]:
@@ -83,7 +79,7 @@ class AgentView:
 
     def _health(self, digest_disk: str) -> list[v.HealthLine]:
         agent = self._agent
-        lines = []
+        lines = self._off_lines()
         if agent.ailing is not None:
             lines.append(v.HealthLine("red", ABOUT[agent.ailing].says, ABOUT[agent.ailing].hint))
         if agent.keys is None:
@@ -92,10 +88,17 @@ class AgentView:
             lines.append(v.HealthLine("red", "exchange does not answer: no new lease", "credwire status shows whether it restarts"))
         if not agent.proxies:
             lines.append(v.HealthLine("red", "no proxy worker answers", "credwire status shows whether they restart"))
-        lines += [v.HealthLine("red", fault, "mend the file, then credwire reload") for fault in agent.policy.faults[:10]]
+        mend = "mend the file, then credwire reload"
+        lines += [v.HealthLine("red", str(fault), fault.hint or mend) for fault in agent.policy.faults[:10]]
+        if agent.policy.keep_fault:
+            lines.append(v.HealthLine("red", agent.policy.keep_fault, "free the disk under the state directory, then credwire reload"))
+        seal = agent.setup["seal"]
+        if seal["fault"]:
+            lines.append(v.HealthLine("red", seal["fault"], seal["hint"]))
+        lines += agent.watch.lines()
         if not agent.policy.faults and digest_disk != agent.policy.current.digest:
             lines.append(v.HealthLine("warn", "the resources on disk are not the ones that run", "credwire reload"))
-        lines += [v.HealthLine("warn", warning) for warning in agent.policy.warnings[:20]]
+        lines += [v.HealthLine("warn", str(warning), warning.hint) for warning in agent.policy.warnings[:20]]
         lines += [v.HealthLine("warn", f"not on this machine: {line}") for line in agent.not_here]
         if agent.journal.rotation_faults:
             lines.append(
@@ -105,20 +108,39 @@ class AgentView:
             if lease.state == "failed":
                 hint = ABOUT[lease.reason].hint
                 lines.append(v.HealthLine("red", f'source "{lease.source}" gave "{lease.identity}" nothing: {lease.detail}', hint))
-        return lines or [v.HealthLine("ok", "all processes answer")]
+        lines = lines or [v.HealthLine("ok", "all processes answer")]
+        missing = [group["name"] for group in agent.setup["groups"].values() if group["gid"] < 0]
+        if missing:
+            names = " and ".join(f'"{name}"' for name in missing)
+            word = "groups" if len(missing) > 1 else "group"
+            hint = f"groupadd --system {missing[0]}, then restart credwired"
+            lines.append(v.HealthLine("ok", f"no {word} {names} on this machine: what they could ask, only root may", hint))
+        return lines
+
+    def _off_lines(self) -> list[v.HealthLine]:
+        """Say what is switched off, by whom and until when, and what ends it."""
+        switched = self._agent.switched
+        lines = []
+        if (off := switched.everything) is not None:
+            said = f"everything is switched off {_until(off.until)} by {off.by}: connections go direct, without a credential"
+            lines.append(v.HealthLine("red", said, "credwire on"))
+        for name, off in sorted(switched.bindings.items()):
+            said = f'binding "{name}" is switched off {_until(off.until)} by {off.by}'
+            lines.append(v.HealthLine("red", said, f"credwire on --binding {name}"))
+        return lines
 
     # -- bindings
 
     async def bindings(self) -> v.BindingsView:
         """All bindings in force."""
         current = self._agent.policy.current
-        rows = sorted((self._binding(b) for b in current.bindings), key=lambda row: row.name)
+        rows = sorted((self._binding(b) for b in self._agent.policy.running.read.bindings), key=lambda row: row.name)
         return v.BindingsView(tuple(rows), int(current.revision))
 
     def _binding(self, binding: Binding) -> v.BindingView:
         agent = self._agent
         current = agent.policy.current
-        identity = next(i for i in current.identities if i.name == binding.identity)
+        identity = agent.policy.running.identities[binding.identity]
         lease = agent.leases.get((binding.source, binding.identity))
         pids = {int(key.tgid) for key in agent.grants.processes_of(binding.name)}
         return v.BindingView(
@@ -136,90 +158,10 @@ class AgentView:
             refused=agent.counts.get((binding.name, "refused"), 0),
             on_lease_failure=binding.on_lease_failure,
             on_daemon_down=binding.on_daemon_down,
+            place=current.places.get(f"WorkloadCredential/{binding.name}", ""),
+            observed=agent.counts.get((binding.name, "observed"), 0),
+            reviewed_at=current.reviews.get(f"WorkloadCredential/{binding.name}", ""),
         )
-
-    # -- explain
-
-    async def explain_process(self, pid: int, url: str, method: str) -> v.ExplainView:
-        """What would happen if this process asked for this URL now."""
-        steps: list[v.StepView] = []
-        facts = await self._facts(pid, steps)
-        if isinstance(facts, Refusal):
-            return _no(facts, steps)
-        told = _told(facts, pid)
-        identities = self._agent.policy.current.identities
-        steps += [_identity_step(explained) for explained in explain(facts, identities)]
-        found = identify(facts, identities)
-        if isinstance(found, Refusal):
-            detail = found.detail or _mismatch(facts, identities)
-            return _no(Refusal(found.reason, detail, found.hint), steps, facts=told)
-        steps.append(v.StepView("identity", True, f'is "{found.name}", {found.spiffe_id}'))
-        asked = _asked(url, method)
-        if isinstance(asked, Refusal):
-            return _no(asked, steps, facts=told, identity=found.name)
-        decision = Table(self._agent.policy.destinations(found.name)).decide(asked)
-        what = f"{asked.method} {asked.host}:{asked.port}{asked.path}"
-        if not decision.granted:
-            steps.append(v.StepView("binding", False, decision.detail))
-            return _no(Refusal(decision.reason, decision.detail), steps, facts=told, identity=found.name, binding=decision.binding)
-        steps.append(v.StepView("binding", True, f'"{decision.binding}" allows {what}'))
-        binding = next(b for b in self._agent.policy.current.bindings if b.name == decision.binding)
-        steps.append(self._lease_step(binding))
-        steps.append(v.StepView("signer", True, f'would be signed by "{kind_of_signer(binding.signer)}"'))
-        about = ABOUT[Reason.GRANTED]
-        return v.ExplainView(Reason.GRANTED, about.says, "", found.name, decision.binding, tuple(steps), told)
-
-    async def _facts(self, pid: int, steps: list[v.StepView]) -> Facts | Refusal:
-        agent = self._agent
-        process = agent.kernel.process(pid)
-        running = identify_running(pid)
-        if isinstance(running, Refusal):
-            return running
-        if process is None:
-            steps.append(v.StepView("kernel", True, "no selector lists its executable or uid: its connections are not touched"))
-            key, script = ProcessKey(Pid(pid), StartNs(running.start_ns), ExecId(0)), None
-        else:
-            state = ProcessState(process.state)
-            said = {
-                ProcessState.BOUND: "bound: its connections are redirected",
-                ProcessState.PENDING: "a filter matches: its connections are redirected and attested",
-                ProcessState.UNBOUND: "no filter matches all of its facts: its connections are not touched",
-            }.get(state, "unknown")
-            steps.append(v.StepView("kernel", state in (ProcessState.BOUND, ProcessState.PENDING), said))
-            key = ProcessKey(Pid(pid), StartNs(process.start_ns), ExecId(process.exec_id))
-            script = agent.kernel.script_text(process.script_id)
-        return await asyncio.to_thread(agent.attestor.read, key, running.uid, running.gid, script)
-
-    def _lease_step(self, binding: Binding) -> v.StepView:
-        lease = self._agent.leases.get((binding.source, binding.identity))
-        if lease is None or lease.state in ("none", "flight"):
-            return v.StepView("credential", True, f'source "{binding.source}" will be asked at the first request')
-        if lease.state == "failed":
-            return v.StepView("credential", False, f'source "{binding.source}" gave nothing: {lease.reason}, {lease.detail}')
-        left = lease.expires_at - time.time()
-        return v.StepView(
-            "credential", left > 0, f'issue {lease.issue} of "{binding.source}", principal {lease.principal}, {left:.0f} s left'
-        )
-
-    async def explain_id(self, id: str) -> v.ExplainView | None:
-        """What happened under this id."""
-        events = await asyncio.to_thread(self._agent.journal.find, id)
-        if not events:
-            return None
-        last = next((e for e in reversed(events) if e.reason not in (None, Reason.GRANTED)), events[-1])
-        reason = last.reason or Reason.GRANTED
-        facts = {
-            name: str(value)
-            for name, value in (
-                ("pid", last.pid or ""),
-                ("uid", last.uid if last.uid >= 0 else ""),
-                ("exe", last.exe),
-                ("script", last.script),
-            )
-            if value != ""
-        }
-        hint = last.hint or ("" if reason is Reason.GRANTED else ABOUT[reason].hint)
-        return v.ExplainView(reason, last.detail or ABOUT[reason].says, hint, last.identity, last.binding, (), facts, events)
 
     # -- the rest
 
@@ -241,9 +183,60 @@ class AgentView:
 
     async def reload(self, caller: v.Caller) -> v.ReloadView:
         """Read the resources again and swap the whole set, or keep the running one."""
-        errors = await self._agent.reload(by=f"uid {caller.uid}, pid {caller.pid}")
+        done = await self._agent.changes.reload(_who(caller))
         current = self._agent.policy.current
-        return v.ReloadView(not errors, int(current.revision), current.digest, tuple(errors), tuple(self._agent.policy.warnings))
+        warnings = tuple(str(warning) for warning in self._agent.policy.warnings)
+        lines = tuple(str(error) for error in done.errors)
+        faults = tuple(_fault(error) for error in done.errors)
+        changed = await asyncio.to_thread(differences, done.before, done.after)
+        shown = tuple(_change(change, "") for change in changed)
+        return v.ReloadView(not done.errors, int(current.revision), current.digest, lines, warnings, faults, shown)
+
+    async def identities(self) -> v.IdentitiesView:
+        """All identities in force."""
+        running = self._agent.policy.running
+        rows = (self._identity(name) for name in sorted(running.identities))
+        return v.IdentitiesView(tuple(rows), int(running.now.revision))
+
+    def _identity(self, name: str) -> v.IdentityView:
+        agent = self._agent
+        running = agent.policy.running
+        identity = running.identities[name]
+        return v.IdentityView(
+            name=name,
+            spiffe_id=identity.spiffe_id,
+            environment=identity.environment,
+            owner=running.now.owners.get(f"WorkloadIdentity/{name}", ""),
+            egress=identity.egress,
+            selectors=tuple(" and ".join(f"{s.kind} {' or '.join(s.values)}" for s in group) for group in identity.selectors),
+            bindings=tuple(sorted(binding.name for binding in running.of(name))),
+            processes=tuple(sorted({int(grant.facts.key.tgid) for grant in agent.grants if grant.identity == name})),
+            drift=tuple(str(drift) for drift in agent.watch.drifts if drift.identity == name),
+            place=running.now.places.get(f"WorkloadIdentity/{name}", ""),
+        )
+
+    async def diff(self) -> v.DiffView:
+        """What a reload would change."""
+        policy = self._agent.policy
+        loaded = await asyncio.to_thread(policy.read)
+        fresh = await asyncio.to_thread(policy.prepare, loaded, self._agent.switched.names())
+        now = policy.running
+        warnings = tuple(_fault(warning) for warning in fresh.warnings)
+        if fresh.errors:
+            return v.DiffView(int(now.now.revision), (), tuple(_fault(error) for error in fresh.errors), warnings)
+        changed = await asyncio.to_thread(differences, now, fresh.running)
+        live = tuple((grant.identity, int(grant.facts.key.tgid)) for grant in self._agent.grants if grant.bindings)
+        shown = tuple(_change(change, effect(change.kind, change.name, now, fresh.running, live)) for change in changed)
+        return v.DiffView(int(now.now.revision), shown, (), warnings)
+
+    async def revoke(self, caller: v.Caller, *, binding: str, identity: str, pid: int) -> v.RevokeView:
+        """End grants and leases."""
+        return v.RevokeView(*self._agent.changes.revoke(_who(caller), binding=binding, identity=identity, pid=pid))
+
+    async def switch(self, caller: v.Caller, *, binding: str, off: bool, for_s: float) -> v.SwitchView:
+        """Switch one binding off or on."""
+        cut = await self._agent.changes.switch(binding, _who(caller), off=off, for_s=for_s)
+        return v.SwitchView(self._agent.switched.view(), cut)
 
     async def refused(self, caller: v.Caller, method: str) -> None:
         """Take note that somebody asked for what their role does not allow."""
@@ -255,57 +248,17 @@ def _lease(lease: Any) -> v.LeaseView:
     return v.LeaseView(lease.state, lease.issue, lease.expires_at, lease.principal, str(lease.reason) if failed else "", lease.detail)
 
 
-def _told(facts: Facts, pid: int) -> dict[str, str]:
-    shown = show(pid)
-    told = {
-        "pid": str(facts.key.tgid),
-        "uid": str(facts.uid),
-        "exe": facts.exe.path,
-        "script": facts.script.path if facts.script else "none that a binding names",
-        "process key": str(facts.key),
-    }
-    if facts.exe_sha256:
-        told["sha256"] = facts.exe_sha256
-    if not isinstance(shown, Refusal):
-        told["argv (shown, never matched)"] = " ".join(shown.argv)[:200]
-    return told
+def _who(caller: v.Caller) -> str:
+    return f"uid {caller.uid}, pid {caller.pid}"
 
 
-def _identity_step(explained: Explained) -> v.StepView:
-    clauses = "; or ".join(
-        ", ".join(f"{c.kind}: {'yes' if c.holds else 'NO'} (saw {c.saw})" for c in alternative) for alternative in explained.alternatives
-    )
-    return v.StepView("identity", explained.matches, f'"{explained.identity}": {clauses}')
+def _until(until: float) -> str:
+    return f"until {clock(until)}" if until else "until it is switched on"
 
 
-def _mismatch(facts: Facts, identities: tuple[Identity, ...]) -> str:
-    """Say what kept the nearest identity from matching: the one with the most clauses that hold."""
-    best: tuple[int, str] = (-1, "")
-    for explained in explain(facts, identities):
-        for alternative in explained.alternatives:
-            held = sum(c.holds for c in alternative)
-            if held > best[0]:
-                missing = ", ".join(f"{c.kind} saw {c.saw}" for c in alternative if not c.holds)
-                best = (held, f'not "{explained.identity}": {missing}')
-    return best[1]
+def _fault(error: ResourceError) -> v.FaultView:
+    return v.FaultView(str(error.place or ""), error.reason, error.message, error.hint)
 
 
-def _asked(url: str, method: str) -> Asked | Refusal:
-    parts = urlsplit(url if "//" in url else f"https://{url}")
-    try:
-        port = parts.port or (80 if parts.scheme == "http" else 443)
-    except ValueError:
-        return Refusal(Reason.DESTINATION_UNKNOWN, f"the URL's port cannot be read: {url!r}")
-    host = host_name(parts.hostname or "")
-    if isinstance(host, Refusal):
-        return host
-    return Asked(host, port, method.upper() or "GET", parts.path or "/")
-
-
-def _no(
-    refusal: Refusal, steps: list[v.StepView], *, facts: dict[str, str] | None = None, identity: str = "", binding: str = ""
-) -> v.ExplainView:
-    about = ABOUT[refusal.reason]
-    return v.ExplainView(
-        refusal.reason, refusal.detail or about.says, refusal.hint or about.hint, identity, binding, tuple(steps), facts or {}
-    )
+def _change(change: Change, effect_of_it: str) -> v.ChangeView:
+    return v.ChangeView(change.kind, change.name, change.what, tuple(v.FieldView(*field) for field in change.fields), effect_of_it)

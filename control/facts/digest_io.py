@@ -1,5 +1,5 @@
 """
-Take the SHA-256 of an open executable, once per content.
+Take the digest of an open executable or script, once per content.
 
 In: a descriptor open for reading.  Out: the hex digest, or nothing where a digest could not be believed.
 Kept by (device, inode, size, mtime, ctime): ctime cannot be set back without root.  A file that changed just now is not kept, as a second
@@ -11,6 +11,7 @@ import os
 import threading
 import time
 from collections import OrderedDict
+from typing import Literal
 
 from control.facts.path_io import served_by
 
@@ -31,9 +32,9 @@ def _key(found: os.stat_result) -> _Key:
 class Digests:
     """A bounded cache of digests; used by several threads."""
 
-    def __init__(self, limit: int = MAX_KEPT) -> None:
+    def __init__(self, limit: int = MAX_KEPT, algorithm: Literal["sha256", "md5"] = "sha256") -> None:
         self._kept: OrderedDict[_Key, str] = OrderedDict()
-        self._limit = limit
+        self._limit, self._algorithm = limit, algorithm
         self._lock = threading.Lock()
         self.taken = 0
         """Files read since start."""
@@ -64,7 +65,7 @@ class Digests:
 
     def _take(self, fd: int) -> str:
         self.taken += 1
-        hasher = hashlib.sha256()
+        hasher = hashlib.new(self._algorithm, usedforsecurity=False)  # MD5 is what dpkg keeps: docs/reference/selectors.md says its worth
         at = 0
         while chunk := os.pread(fd, 1 << 20, at):
             hasher.update(chunk)

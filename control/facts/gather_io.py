@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 from control.errors import Refusal
 from control.facts.digest_io import Digests
-from control.facts.model import Facts, FileId, PathFact, ProcessKey, Shown
+from control.facts.model import Facts, FileId, PackageFact, PathFact, ProcessKey, Shown
+from control.facts.package_io import Packages
 from control.facts.path_io import file_id, look
 from control.facts.proc import MalformedProcError, Status, parse_stat, parse_status, printable
 from control.reason import Reason
@@ -29,6 +30,8 @@ _DELETED = " (deleted)"
 _STATUS_BYTES = 65536
 
 _digests = Digests()
+_md5s = Digests(algorithm="md5")
+_packages = Packages()
 
 
 class Namespaces(NamedTuple):
@@ -70,18 +73,28 @@ class Namespaces(NamedTuple):
         return ""
 
 
-def gather(key: ProcessKey, *, uid: Uid, gid: Gid, script: str | None, want_digest: bool, home: Namespaces) -> Facts | Refusal:
+def gather(
+    key: ProcessKey,
+    *,
+    uid: Uid,
+    gid: Gid,
+    script: str | None,
+    want_digest: bool,
+    home: Namespaces,
+    want_packages: frozenset[str] = frozenset(),
+    want_script_digest: bool = False,
+) -> Facts | Refusal:
     """
     Read the facts of process ``key``; blocking, 0.1 to 0.3 ms without a digest.
 
     ``uid`` and ``gid`` are the kernel's, taken in the task itself when it connected; every thread must still run under that uid.
-    ``script`` is the ``#!`` file name that the kernel recorded at exec.
+    ``script`` is the ``#!`` file name that the kernel recorded at exec; ``want_packages`` are the packages that selectors name.
     """
     if key.tgid <= 0:
         return Refusal(Reason.PROCESS_GONE, f"pid {key.tgid} is no process of this pid namespace")
     try:
         with ExitStack() as opened:
-            return _Look(key, uid, gid, script, want_digest, home).take(opened)
+            return _Look(key, uid, gid, script, want_digest, home, want_packages, want_script_digest).take(opened)
     except (FileNotFoundError, ProcessLookupError):
         return _gone(key)
     except PermissionError as error:
@@ -99,6 +112,8 @@ class _Look(NamedTuple):
     script: str | None
     want_digest: bool
     home: Namespaces
+    want_packages: frozenset[str]
+    want_script_digest: bool
 
     def take(self, opened: ExitStack) -> Facts | Refusal:
         """Look once; ``opened`` closes what is opened on the way."""
@@ -109,23 +124,38 @@ class _Look(NamedTuple):
         opened.callback(os.close, pidfd)
         if _start_of(proc) != start_ticks(key.start_ns):
             return _gone(key)
-        traced = False
+        traced, one_gid = False, True
         for status in _threads(proc):
             if status is None:
                 return Refusal(Reason.QUOTA_EXCEEDED, f"process {key.tgid} has more than {MAX_THREADS} threads")
             traced = traced or status.tracer_pid != 0
+            one_gid = one_gid and status.gids[1] == self.gid
             if status.uids[1] != uid:
                 detail = f"a thread of process {key.tgid} runs under uid {status.uids[1]}, the connection's uid is {uid}"
                 return Refusal(Reason.PROCESS_CHANGED, detail)
-        exe, digest, foreign = self._of_a_thread(proc)
+        exe, foreign = self._of_a_thread(proc)
         script = look(self.script) if self.script else None
+        script_digest = _script_digest(script) if script is not None and self.want_script_digest else None
         if _start_of(proc) != start_ticks(key.start_ns) or _ended(pidfd):
             return _gone(key)
-        return Facts(key=key, uid=uid, gid=self.gid, exe=exe, exe_sha256=digest, script=script, traced=traced, foreign_namespace=foreign)
+        return Facts(
+            key=key,
+            uid=uid,
+            gid=self.gid,
+            exe=exe.path,
+            exe_sha256=exe.sha256,
+            script=script,
+            traced=traced,
+            foreign_namespace=foreign,
+            one_gid=one_gid,
+            exe_md5=exe.md5,
+            packages=exe.packages,
+            script_sha256=script_digest,
+        )
 
-    def _of_a_thread(self, proc: int) -> tuple[PathFact, str | None, str]:
+    def _of_a_thread(self, proc: int) -> "tuple[_Executable, str]":
         """
-        Give executable, digest and foreign namespace as one living thread has them; the first thread may have ended before the others.
+        Give executable and foreign namespace as one living thread has them; the first thread may have ended before the others.
 
         All threads share executable and user namespace; another mount namespace or root for one thread alone takes root to make.
         """
@@ -135,12 +165,48 @@ class _Look(NamedTuple):
             except (FileNotFoundError, ProcessLookupError):
                 continue
             try:
-                return (*_executable(thread, want_digest=self.want_digest), self.home.difference(Namespaces.of(thread)))
+                return self._executable(thread), self.home.difference(Namespaces.of(thread))
             except (FileNotFoundError, ProcessLookupError):
                 continue
             finally:
                 os.close(thread)
         raise FileNotFoundError("no thread lives")
+
+    def _executable(self, thread: int) -> "_Executable":
+        """Read which file runs.  The link's text is believed only where the walk of that text ends at the very file that is open."""
+        text = os.readlink("exe", dir_fd=thread)
+        reads = self.want_digest or self.want_packages
+        fd = os.open("exe", (os.O_RDONLY if reads else os.O_PATH) | os.O_CLOEXEC, dir_fd=thread)
+        try:
+            path = _believe(text, file_id(os.fstat(fd)))
+            packages = _packages.owners(path.path, self.want_packages) if self.want_packages else ()
+            digest = _digests.of(fd) if self.want_digest else None
+            return _Executable(path, digest, _md5s.of(fd) if packages else None, packages)
+        finally:
+            os.close(fd)
+
+
+class _Executable(NamedTuple):
+    """What is known of the file that runs."""
+
+    path: PathFact
+    sha256: str | None
+    md5: str | None
+    packages: tuple[PackageFact, ...]
+
+
+def _script_digest(script: PathFact) -> str | None:
+    """Read the script as it lies there now: only where nobody but root could have changed it since exec."""
+    if not script.root_owned:
+        return None
+    try:
+        fd = os.open(script.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        return _digests.of(fd) if file_id(os.fstat(fd)) == script.file else None
+    finally:
+        os.close(fd)
 
 
 def _gone(key: ProcessKey) -> Refusal:
@@ -183,16 +249,6 @@ def _read(name: str, proc: int) -> bytes:
     fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=proc)
     try:
         return os.read(fd, _STATUS_BYTES)
-    finally:
-        os.close(fd)
-
-
-def _executable(thread: int, *, want_digest: bool) -> tuple[PathFact, str | None]:
-    """Read which file runs.  The link's text is believed only where the walk of that text ends at the very file that is open."""
-    text = os.readlink("exe", dir_fd=thread)
-    fd = os.open("exe", (os.O_RDONLY if want_digest else os.O_PATH) | os.O_CLOEXEC, dir_fd=thread)
-    try:
-        return _believe(text, file_id(os.fstat(fd))), _digests.of(fd) if want_digest else None
     finally:
         os.close(fd)
 

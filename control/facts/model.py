@@ -41,6 +41,17 @@ class PathFact(msgspec.Struct, frozen=True):
     """Where the path's symbolic links lead; equal to ``path`` when it has none."""
 
 
+class PackageFact(msgspec.Struct, frozen=True):
+    """A Debian package that owns the running executable's path, by dpkg's own database."""
+
+    name: str
+    """As the selector writes it: ``curl`` or ``curl:amd64``."""
+    md5: str
+    """What the package says of the file's content; empty when it says nothing."""
+    fault: str = ""
+    """Why dpkg's database says nothing that could be believed, for people."""
+
+
 class Facts(msgspec.Struct, frozen=True):
     """Everything a selector may look at."""
 
@@ -56,6 +67,14 @@ class Facts(msgspec.Struct, frozen=True):
     traced: bool
     foreign_namespace: str = ""
     """Which namespace or root differs from the agent's, for people; empty when none does."""
+    one_gid: bool = True
+    """Whether every thread runs under ``gid``."""
+    exe_md5: str | None = None
+    """Hex MD5 of the opened /proc/<tid>/exe; None when no package that a selector names owns its path."""
+    packages: tuple[PackageFact, ...] = ()
+    """Of the packages that selectors name: those that own the executable's path."""
+    script_sha256: str | None = None
+    """Hex digest of the script as it lies there now; None when no selector asked, or when others than root may change it."""
 
 
 class Shown(msgspec.Struct, frozen=True):

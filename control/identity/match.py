@@ -12,6 +12,8 @@ from typing import NamedTuple
 from control.errors import Refusal
 from control.facts.model import Facts
 from control.identity.model import Identity, Selector
+from control.identity.program import is_interpreter, is_relay
+from control.identity.selector import script_path, unix_exe_package
 from control.identity.selector.kind import Clause
 from control.identity.selector.registry import KINDS
 from control.reason import Reason
@@ -46,10 +48,22 @@ def _explained(facts: Facts, identity: Identity) -> Explained:
 
 
 def _clauses(facts: Facts, identity: Identity, selectors: Sequence[Selector]) -> tuple[Clause, ...]:
-    clauses = tuple(KINDS[selector.kind].clause(facts, selector.values) for selector in selectors)
+    clauses = tuple(KINDS[selector.kind].clause(facts, selector) for selector in selectors)
+    kinds = {selector.kind for selector in selectors}
+    if unix_exe_package.NAME in kinds and (why := no_program(facts.exe.path, scripted=script_path.NAME in kinds)):
+        clauses = (*clauses, Clause("program", ("one of its own",), holds=False, saw=f"{facts.exe.path}, which {why}"))
     if facts.uid == 0 and not identity.allow_root:  # I13: root is everybody's uid in the wrong hands, so it takes an explicit word
         return (*clauses, Clause("allowRoot", ("true",), holds=False, saw="uid 0, and the identity does not allow root"))
     return clauses
+
+
+def no_program(exe: str, *, scripted: bool) -> str:
+    """Say why an executable is nobody when only its package is named; empty when it is a program of its own."""
+    if is_relay(exe):
+        return "relays for others, who would use its credential"
+    if not scripted and is_interpreter(exe):
+        return "runs whatever it is told to: name the script as well"
+    return ""
 
 
 def explain(facts: Facts, identities: Iterable[Identity]) -> list[Explained]:
@@ -83,6 +97,24 @@ def identify(facts: Facts, identities: Iterable[Identity]) -> Identity | Refusal
         return found[0]
     identity, clause = stopped[0]
     assert clause.blocked is not None  # noqa: S101  # Explained.blocked gives such clauses only
-    return Refusal(
-        clause.blocked, f'process {facts.key.tgid} would be "{identity.name}", but {clause.saw} is not root\'s alone: {clause.fault}'
-    )
+    wrong = "is not the file that its package came with" if clause.blocked is Reason.EXE_MODIFIED else "is not root's alone"
+    return Refusal(clause.blocked, f'process {facts.key.tgid} would be "{identity.name}", but {clause.saw} {wrong}: {clause.fault}')
+
+
+def wanted(identities: Iterable[Identity]) -> dict[str, frozenset[str]]:
+    """Give the values that selectors name, by kind: what is not in here need not be read of any process."""
+    found: dict[str, set[str]] = {}
+    for identity in identities:
+        for group in identity.selectors:
+            for selector in group:
+                found.setdefault(selector.kind, set()).update(selector.values)
+    return {kind: frozenset(values) for kind, values in found.items()}
+
+
+def mismatch(facts: Facts, identities: Iterable[Identity]) -> str:
+    """Say what kept the nearest identity from matching: the one with the most clauses that hold; empty when there is none."""
+    alternatives = [(one.identity, clauses) for one in explain(facts, identities) for clauses in one.alternatives]
+    if not alternatives:
+        return ""
+    identity, clauses = max(alternatives, key=lambda found: (sum(c.holds for c in found[1]), -len(found[1])))
+    return f'not "{identity}": ' + ", ".join(clause.told for clause in clauses if not clause.holds)

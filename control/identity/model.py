@@ -11,8 +11,13 @@ class Selector(msgspec.Struct, frozen=True):
     """One key of one selector object: ``kind`` is the registry's word, ``values`` are ORed."""
 
     kind: str
-    """``unix:uid``, ``unix:exe:path``, ``unix:exe:sha256``, ``script:path``"""
+    """``unix:uid``, ``unix:exe:path``, …: a row of control/identity/selector/registry.py"""
     values: tuple[str, ...]
+    numbers: tuple[int | None, ...] | None = None
+    """
+    What each value stands for on this machine, where values are names of users or groups: None for a name that nobody has.  None as a
+    whole: nobody looked, and so no process matches.
+    """
 
 
 class Identity(msgspec.Struct, frozen=True):

@@ -5,7 +5,7 @@ In: nothing.  Out: the types every signer shares.  Pure.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from control.binding.model import WireSigner
 from control.credential.model import Issue
@@ -34,11 +34,11 @@ class Signed:
 
     remove: tuple[str, ...]
     """Lower-case names; every occurrence goes."""
-    set: tuple[tuple[str, str], ...]
+    set: tuple[tuple[str, str], ...] = field(repr=False)
     """Added after the removal, in this order."""
     body_sha256: str = ""
     """base64; when set the signature covers it and the body must match."""
-    target: str = ""
+    target: str = field(default="", repr=False)
     """When set, sent in the place of the raw request target; may hold the secret, so it is never logged."""
 
 

@@ -5,7 +5,7 @@ In: nothing.  Out: Grant, Signed, Denied and the Services that control/daemon/pr
 All answers arrive by callback: one request costs no task and no future.  Pure.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,10 +48,10 @@ class Signed:
     """Take these header lines out, put those in."""
 
     remove: tuple[str, ...]
-    set: tuple[tuple[str, str], ...]
+    set: tuple[tuple[str, str], ...] = field(repr=False)
     body_sha256: str = ""
     """base64; when set, the body must have this hash."""
-    target: str = ""
+    target: str = field(default="", repr=False)
     """When set, sent in the place of the raw request target; may hold the secret, so it is never noted."""
     passed: bool = False
     """No credential: send the request as the client made it, its own placeholders included."""
@@ -97,3 +97,9 @@ class Services(Protocol):
 
     def note(self, note: Note) -> None:
         """Tell the agent."""
+
+    def trusted(self, process: Hashable, host: str) -> None:
+        """Remember that ``process`` sent a request to ``host``: it trusts the binding's CA."""
+
+    def was_trusted(self, process: Hashable, host: str) -> bool:
+        """Say whether it ever did."""

@@ -5,13 +5,14 @@ In: decrypted bytes of the client, the Grant of its connection, the name in its 
 Each request is decided anew (H5): the agent alive? same process, same program (the kernel's live answer)? Host the name of the hello?
 method and path in the binding?  Right before the signed head leaves, agent and kernel are asked again.  A table says which step may
 follow which; whatever arrives at the wrong step ends the connection.
+A request of a binding in mode observe, and one that keys passes for want of a credential, go out as the client made them.
 """
 
 import asyncio
 import base64
 import hashlib
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from enum import Enum, auto
 
 from control.binding.decide import Table
@@ -20,12 +21,23 @@ from control.errors import Refusal
 from control.reason import Reason
 from control.signer.model import BODY_HASH_WANTED
 from control.wire.ask import Denied, Grant, Note, Services, Signed
+from control.wire.dialect import dialect, dialect_of_bytes
 from control.wire.framing import FramingError, end_chunks, wrap_chunk
 from control.wire.head import AnswerHead, HeadError, partial_fault, read_request
 from control.wire.pool import Key
 from control.wire.refuse import refusal_answer, status_of
-from control.wire.rewrite import BadSignature, as_headers, forwarded_fields, sign_fields, with_body_hash, write_answer, write_request
+from control.wire.rewrite import (
+    BadSignature,
+    as_headers,
+    forwarded_fields,
+    sent_target,
+    sign_fields,
+    with_body_hash,
+    write_answer,
+    write_request,
+)  # fmt: skip
 from control.wire.splice_io import reset_on_close
+from control.wire.tls_fault import silent_fault
 from control.wire.turn import SENT_TWICE, BodyHashMismatch, Turn, host_fault
 from control.wire.upstream_io import Upstream, Upstreams
 
@@ -49,7 +61,7 @@ class Step(Enum):
 
 
 _NEXT = {
-    Step.HEAD: {Step.HEAD, Step.HOLD, Step.SIGN, Step.LINGER, Step.OVER},
+    Step.HEAD: {Step.HEAD, Step.HOLD, Step.SIGN, Step.DIAL, Step.SEND, Step.LINGER, Step.OVER},
     Step.HOLD: {Step.SIGN, Step.HEAD, Step.LINGER, Step.OVER},
     Step.SIGN: {Step.HOLD, Step.DIAL, Step.SEND, Step.HEAD, Step.LINGER, Step.OVER},
     Step.DIAL: {Step.SEND, Step.HEAD, Step.LINGER, Step.OVER},
@@ -62,6 +74,9 @@ _BY_INBOX = 1
 _BY_UPSTREAM = 2
 """Why reading from the client is held."""
 
+_PASSED = "sent as the client made it: there is no credential, and the binding says passthrough"
+_OBSERVED = "sent as the client made it: the binding is in mode observe"
+
 
 class Client(asyncio.Protocol):
     """One terminated connection."""
@@ -73,19 +88,26 @@ class Client(asyncio.Protocol):
         grant: Grant,
         *,
         table: Table,
+        observed: frozenset[str],
         host: str,
         sock: socket.socket,
+        process: Hashable,
         still: Callable[[socket.socket], Reason],
         on_end: Callable[["Client"], None],
     ) -> None:
-        """``host`` is the bound name of the hello, ``still`` asks the kernel whether the owner of ``sock`` is still who it was."""
+        """
+        Wait for requests.
+
+        ``table`` holds the destinations of both modes, ``observed`` names the bindings in mode observe; ``host`` is the bound name of the
+        hello, ``process`` whoever opened the connection, ``still`` asks the kernel whether the owner of ``sock`` is still who it was.
+        """
         self.grant = grant
         self._services, self._upstreams = services, upstreams
         self._limits = services.limits
-        self._table, self._host, self._still, self._on_end = table, host, still, on_end
+        self._table, self._observed, self._host, self._still, self._on_end = table, observed, host, still, on_end
         self._host_line = host if grant.port == 443 else f"{host}:{grant.port}"
         self._destinations: dict[str, Destination] = {}
-        self._sock = sock
+        self._sock, self._process = sock, process
         self._transport: asyncio.Transport | None = None
         self._step = Step.HEAD
         self._in = b""
@@ -96,6 +118,9 @@ class Client(asyncio.Protocol):
         """The client does not read what we write."""
         self._busy = False
         """_advance is running further up the stack."""
+        self._made_at = services.now()
+        self._heard = False
+        """Any byte of a request."""
         self.deadline = services.now() + services.limits.idle_s
         grant.on_withdrawn = self._withdrawn
 
@@ -104,6 +129,7 @@ class Client(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """TLS is up."""
         self._transport = transport  # type: ignore[assignment]  # uvloop's class is not asyncio's
+        self._made_at = self._services.now()
         transport.set_write_buffer_limits(high=self._limits.write_high)  # type: ignore[attr-defined]  # same
         if self.grant.withdrawn is not Reason.GRANTED:
             self._withdrawn(self.grant.withdrawn)
@@ -112,6 +138,9 @@ class Client(asyncio.Protocol):
         """Bytes of the client."""
         if self._step is Step.LINGER or self._step is Step.OVER:
             return
+        if not self._heard:
+            self._heard = True
+            self._services.trusted(self._process, self._host)
         self._in = self._in + data if self._in else data
         self._advance()
 
@@ -131,9 +160,11 @@ class Client(asyncio.Protocol):
         if self._upstream is not None:
             self._upstream.hold(False)
 
-    def connection_lost(self, _: BaseException | None) -> None:
+    def connection_lost(self, error: BaseException | None) -> None:
         """The client is gone: whatever is under way is dropped, never completed on its behalf."""
         self._transport = None
+        if not self._heard and self._step is Step.HEAD:
+            self._note_silent(error)
         turn = self._turn
         if turn is not None and not turn.answer_done:
             reason = Reason.REQUEST_BODY_INCOMPLETE if not turn.body_done else Reason.GRANTED
@@ -150,7 +181,7 @@ class Client(asyncio.Protocol):
         if step is Step.LINGER or (step is Step.HEAD and not self._in):
             self._close()
         elif step is Step.HEAD:
-            self._refuse_head(Refusal(Reason.REQUEST_TIMEOUT), 408, "")
+            self._refuse_head(Refusal(Reason.REQUEST_TIMEOUT), 408, self._in)
         elif turn is None:
             self._cut()
         elif step is Step.SIGN:
@@ -195,10 +226,10 @@ class Client(asyncio.Protocol):
         end = raw.find(b"\r\n\r\n", 0, self._limits.head_bytes)
         if end < 0:
             if fault := partial_fault(raw[: self._limits.head_bytes]):
-                self._refuse_head(Refusal(Reason.REQUEST_MALFORMED, fault), 400, "")
+                self._refuse_head(Refusal(Reason.REQUEST_MALFORMED, fault), 400, raw)
             elif len(raw) >= self._limits.head_bytes:
                 refusal = Refusal(Reason.REQUEST_HEAD_TOO_LARGE, f"the head is over the limit of {self._limits.head_bytes} bytes")
-                self._refuse_head(refusal, 431, "")
+                self._refuse_head(refusal, 431, raw)
             elif self.deadline > self._services.now() + self._limits.head_s:
                 self._wait(self._limits.head_s)
             return False
@@ -206,7 +237,7 @@ class Client(asyncio.Protocol):
         try:
             head = read_request(raw[: end + 4], max_fields=self._limits.headers, max_target=self._limits.target_bytes)
         except HeadError as error:
-            self._refuse_head(Refusal(error.reason, error.detail), error.status, raw[:32].decode("latin-1").partition(" ")[0])
+            self._refuse_head(Refusal(error.reason, error.detail), error.status, raw)
             return False
         asked = Asked(self._host, self.grant.port, head.method, head.path)
         turn = Turn(self._services.new_id(), head, asked, self._limits)
@@ -214,12 +245,15 @@ class Client(asyncio.Protocol):
         if (no := self._decide(turn)) is not None:
             self._refuse(turn, no)
             return self._step is Step.HEAD
-        turn.fields = forwarded_fields(head, self._host_line)
-        self._ask_keys(turn)
+        if turn.passed:
+            self._pass(turn)
+        else:
+            turn.fields = forwarded_fields(head, self._host_line)
+            self._ask_keys(turn)
         return False
 
     def _decide(self, turn: Turn) -> Refusal | None:
-        """Say why the request may not be signed; sets its binding."""
+        """Say why the request may not go on; sets its binding, and whether it goes without a credential."""
         if (reason := self._reason_now()) is not Reason.GRANTED:
             turn.close = True
             return Refusal(reason)
@@ -228,7 +262,9 @@ class Client(asyncio.Protocol):
             return refusal
         decision = self._table.decide(turn.asked)
         turn.binding = decision.binding
-        if not decision.granted:
+        if decision.binding in self._observed and decision.reason in (Reason.GRANTED, Reason.METHOD_NOT_ALLOWED):
+            turn.passed = _OBSERVED  # its methods would refuse, were it to enforce
+        elif not decision.granted:
             return Refusal(decision.reason, decision.detail)
         turn.destination = self._destination_of(decision.binding)
         if turn.destination is None:
@@ -247,7 +283,8 @@ class Client(asyncio.Protocol):
         """Find the destination of ``binding`` that names our host; its networks and roots hold for the connection."""
         found = self._destinations.get(binding)
         if found is None:
-            own = Table(pair for pair in self.grant.destinations if pair[0] == binding).find(self._host, self.grant.port)
+            observed = binding in self._observed  # the name is terminated for a binding that enforces: its networks and roots hold
+            own = Table(pair for pair in self.grant.destinations if observed or pair[0] == binding).find(self._host, self.grant.port)
             if own is None:
                 return None
             found = self._destinations[binding] = own[1]
@@ -276,13 +313,30 @@ class Client(asyncio.Protocol):
             return
         length = None if turn.chunked else turn.head.length if turn.held is None else len(turn.held)
         try:
+            if answer.passed:
+                if answer.remove or answer.set or answer.target or answer.body_sha256:
+                    raise BadSignature("keys passed a request and signed it")  # noqa: TRY301  # one place says what cannot be used
+                turn.passed = _PASSED
+                self._pass(turn)
+                return
+            target = sent_target(turn.head, answer)
             fields = sign_fields(turn.fields, answer, length)
             if answer.body_sha256:
                 turn.expect_hash(answer.body_sha256)
         except (BadSignature, ValueError) as error:
             self._refuse(turn, Refusal(Reason.KEYS_UNAVAILABLE, f"the keys process answered what cannot be used: {error}"))
             return
-        turn.signed_head = write_request(turn.head.method, turn.head.target, fields, chunked=turn.chunked)
+        turn.signed_head = write_request(turn.head.method, target, fields, chunked=turn.chunked)
+        self._find_upstream(turn)
+
+    def _pass(self, turn: Turn) -> None:
+        """Let the request go as the client made it: its own Host, its own placeholder, its own framing."""
+        head = turn.head
+        fields = forwarded_fields(head, head.host)
+        if turn.held is not None:  # the client has had its 100 already
+            fields = [field for field in fields if field[0].lower() != "expect"]
+        turn.chunked = head.chunked
+        turn.signed_head = write_request(head.method, head.target, fields, chunked=head.chunked)
         self._find_upstream(turn)
 
     def _hold_body(self, turn: Turn) -> None:
@@ -291,10 +345,10 @@ class Client(asyncio.Protocol):
             self._refuse(turn, self._too_large())
             return
         turn.held = bytearray()
+        self._go(Step.HOLD)
         if turn.body is None:
             self._body_held(turn)
             return
-        self._go(Step.HOLD)
         self._wait(self._limits.body_idle_s)
         if turn.head.expects and not self._in and self._transport is not None:
             # the far side cannot be asked first: without the hash there is nothing to send it
@@ -333,7 +387,7 @@ class Client(asyncio.Protocol):
     # -- sending
 
     def _find_upstream(self, turn: Turn) -> None:
-        key = Key(turn.binding, self.grant.identity, self._host, self.grant.port, self.grant.revision)
+        key = Key(turn.binding, self.grant.identity, self._host, self.grant.port, self.grant.revision, not turn.passed)
         upstream = None if turn.retried else self._upstreams.take(key, fresh=turn.head.method not in SENT_TWICE)
         if upstream is not None:
             self._send(turn, upstream)
@@ -366,7 +420,7 @@ class Client(asyncio.Protocol):
             if turn.held is not None:
                 held = bytes(turn.held)
                 turn.check(held, True)
-                data += held
+                data += turn.frame(held, True)
             elif not turn.body_done and self._in:
                 data += self._next_of_body(turn)
             elif turn.body_done:
@@ -463,7 +517,7 @@ class Client(asyncio.Protocol):
     def _finish(self, turn: Turn) -> None:
         """The answer is out: give the upstream connection back, go on or close."""
         self._drop_upstream(whole=turn.body_done)
-        self._note(turn, "request-answered", Reason.GRANTED)
+        self._note(turn, "request-answered", Reason.GRANTED, turn.passed)
         self._turn = None
         self._after_answer(close=turn.close, unread=not turn.body_done)
 
@@ -509,21 +563,27 @@ class Client(asyncio.Protocol):
         unread = not turn.body_done
         close = turn.close or unread
         turn.status = status_of(refusal.reason)
-        data = refusal_answer(turn.id, refusal, status=turn.status, close=close, method=turn.head.method)
+        to = dialect(turn.head.fields, turn.head.target, self._host)
+        data = refusal_answer(
+            turn.id, refusal, status=turn.status, close=close, method=turn.head.method, to=to, identity=self.grant.identity
+        )
         self._note(turn, "request-refused", refusal.reason, refusal.detail)
         self._transport.write(data)
         self._turn = None
         self._after_answer(close=close, unread=unread)
 
-    def _refuse_head(self, refusal: Refusal, status: int, method: str) -> None:
+    def _refuse_head(self, refusal: Refusal, status: int, raw: bytes) -> None:
         """Answer no to bytes that are no request; nothing after them can be trusted to be one."""
         refusal_id = self._services.new_id()
+        method = raw[:32].decode("latin-1").partition(" ")[0]
         note = Note(
             refusal_id, "request-refused", refusal.reason, self.grant.id, "", self._host, self.grant.port, "", "", status, refusal.detail
         )
         self._services.note(note)
         if self._transport is not None:
-            self._transport.write(refusal_answer(refusal_id, refusal, status=status, close=True, method=method))
+            to = dialect_of_bytes(raw, self._host)
+            identity = self.grant.identity
+            self._transport.write(refusal_answer(refusal_id, refusal, status=status, close=True, method=method, to=to, identity=identity))
         self._after_answer(close=True, unread=True)
 
     def _withdrawn(self, reason: Reason) -> None:
@@ -540,6 +600,16 @@ class Client(asyncio.Protocol):
             self._cut()
 
     # -- small
+
+    def _note_silent(self, error: BaseException | None) -> None:
+        """Tell of a client that left after the handshake, if that means that it does not trust us."""
+        services, grant = self._services, self.grant
+        trusted = services.was_trusted(self._process, self._host)
+        detail = silent_fault(error, within_s=services.now() - self._made_at, limit_s=self._limits.distrust_s, trusted=trusted)
+        if detail is not None:
+            place = Table(grant.destinations).find(self._host, grant.port)
+            binding, reason = place[0] if place else "", Reason.CLIENT_DOES_NOT_TRUST_CA
+            services.note(Note(services.new_id(), "connection-failed", reason, grant.id, binding, self._host, grant.port, detail=detail))
 
     def _note(self, turn: Turn, event: str, reason: Reason, detail: str = "") -> None:
         asked = turn.asked

@@ -48,6 +48,31 @@ class Malformed:
     what: str
 
 
+_LOOKS_MOST = 32
+"""Pieces of a passing hello that are put together; real ones come in one to four."""
+
+
+class FirstBytes:
+    """Looks for a hello in bytes that are on their way already: nothing waits for it."""
+
+    __slots__ = ("_at_least", "_limit", "_looks", "_raw")
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._raw, self._at_least, self._looks = limit, bytearray(), 1, 0
+
+    def take(self, data: bytes) -> Hello | NotTls | Malformed | None:
+        """Add ``data``; None while it may still become a hello."""
+        self._raw += data[: self._limit + 1 - len(self._raw)]
+        if len(self._raw) < self._at_least:
+            return None
+        self._looks += 1
+        found = read_hello(bytes(self._raw), self._limit)
+        if not isinstance(found, NeedMore):
+            return found
+        self._at_least = max(found.at_least, len(self._raw) + 1)
+        return None if self._looks < _LOOKS_MOST else Malformed("a hello in too many pieces")
+
+
 class _Broken(Exception):
     """The reader ran out of bytes inside of a length, or a rule was broken."""
 

@@ -26,6 +26,8 @@ class Limits:
     """The keys' answer to SignatureWanted: may hold a whole token exchange, whose own limit is below this."""
     handshake_s: float = 10.0
     """TLS handshake with a client, which may ask a person or a token."""
+    distrust_s: float = 1.0
+    """A client that closes so soon after its handshake, without a request, may not trust us: GnuTLS looks at the certificate then."""
     head_bytes: int = 64 << 10
     """Head of a request or an answer: UPST tokens are 3 KB, Kerberos and SAML cookies reach 48 KB."""
     headers: int = 128
@@ -65,7 +67,7 @@ class Limits:
     pool_fresh_s: float = 1.0
     """A request that must not be sent twice only rides a connection idle for less than this."""
     pool_per_key: int = 64
-    """Idle upstream connections of one (binding, identity, destination, revision)."""
+    """Idle upstream connections of one (binding, identity, destination, revision), with and without our credential apart."""
     pool_total: int = 512
     """Idle upstream connections of one worker: 24 KB each, 12 MB in all."""
     leaf_margin_s: float = 300.0

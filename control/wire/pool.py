@@ -2,7 +2,8 @@
 Idle upstream connections, and who may have one.
 
 In: keys, items and the time.  Out: an item of exactly that key, the most recently used first.  The key holds binding, identity, host, port
-and revision, so nothing is ever shared between two identities or outlives a reload.  Pure.
+and revision, so nothing is ever shared between two identities or outlives a reload; and whether its requests bear our credential, because
+some servers let a whole connection in on the word of one request (NTLM and Negotiate do): neither may ride on the other's.  Pure.
 """
 
 from collections import deque
@@ -19,6 +20,8 @@ class Key(NamedTuple):
     host: str
     port: int
     revision: int
+    signed: bool = True
+    """Requests bear our credential; False where they go out as the client made them."""
 
 
 Item = TypeVar("Item")

@@ -5,6 +5,8 @@ In: heads that head.py accepted, and the signature.  Out: header lines and bytes
 pass; framing is written by us; the rest goes in the order and the spelling in which it came (RFC 9110 section 7.6.1).  Pure.
 """
 
+import re
+
 from control.wire.ask import Headers, Signed
 from control.wire.head import HOP_BY_HOP, AnswerHead, Fields, RequestHead
 
@@ -12,12 +14,16 @@ _ANSWER_DROPPED = HOP_BY_HOP | {"alt-svc"}
 """``alt-svc`` would lead the client to HTTP/3 or another port, around us."""
 
 
+_TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*+")
+"""Origin form: begins with a slash, no blank, no control, no fragment (RFC 9112 section 3.2.1)."""
+
+
 class BadSignature(Exception):
-    """What keys told to set would change the framing; only a fault of ours can be behind it."""
+    """What keys told to set would change the framing or the path; only a fault of ours can be behind it.  Never says what it was."""
 
 
 def forwarded_fields(head: RequestHead, host: str) -> Fields:
-    """Give the request's lines as they will be sent, before the signature; ``host`` in canonical form."""
+    """Give the request's lines as they will be sent, before the signature; ``host`` as it will stand in Host."""
     dropped = HOP_BY_HOP | head.nominated if head.nominated else HOP_BY_HOP
     fields: Fields = []
     for field in head.fields:
@@ -52,6 +58,19 @@ def sign_fields(fields: Fields, signed: Signed, length: int | None) -> Fields:
     if gone & {"host", "transfer-encoding"} or ("content-length" in gone and not any(n.lower() == "content-length" for n, _ in signed.set)):
         raise BadSignature("keys removed a framing header")
     return [*(field for field in fields if field[0].lower() not in gone), *signed.set]
+
+
+def sent_target(head: RequestHead, signed: Signed) -> str:
+    """
+    Give the request target for the wire: the client's, or the one that holds the secret.
+
+    Raises BadSignature, without the target, when that one is not the path that was decided on.
+    """
+    if not signed.target:
+        return head.target
+    if _TARGET.fullmatch(signed.target) is None or signed.target.partition("?")[0] != head.path:
+        raise BadSignature("keys set a request target that is not the path that was decided on")
+    return signed.target
 
 
 def write_request(method: str, target: str, fields: Fields, *, chunked: bool) -> bytes:

@@ -1,7 +1,8 @@
 """
 Carry bytes both ways without looking.
 
-In: an accepted socket whose bytes are all still there, and the address the client had asked for.  Out: how it ended.
+In: an accepted socket whose bytes are all still there, and the address the client had asked for.  Out: how it ended, and on request what
+the client began with: looked at in passing, so that a server that speaks first is not kept waiting.
 What the kernel would have told the client, it is told: a far side that cannot be reached or that resets gives a reset, half-close stays
 half-close, a slow reader slows its writer.  No credential ever comes near this file.
 """
@@ -12,10 +13,14 @@ import struct
 from collections.abc import Callable
 
 from control.reason import Reason
+from control.wire.hello import FirstBytes, Hello, Malformed, NotTls
 from control.wire.limits import Limits
 
 _RESET = struct.pack("ii", 1, 0)
 """SO_LINGER on, zero seconds: close() sends RST (socket(7))."""
+
+
+OnFirst = Callable[[Hello | NotTls | Malformed | None], None]
 
 
 def reset_on_close(sock: socket.socket) -> None:
@@ -42,6 +47,8 @@ class _Side(asyncio.Protocol):
         self.ended = False
         """It will send no more."""
         self.closed = False
+        self.look: FirstBytes | None = None
+        """Where the first bytes of the client are looked at as they pass."""
         self._early: list[bytes] = []
         """What arrived before the other side was up: uvloop reads once even when connection_made() pauses."""
 
@@ -63,6 +70,9 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Hand on."""
         self.splice.moved()
+        if self.look is not None and (found := self.look.take(data)) is not None:
+            self.look = None
+            self.splice.seen(found)
         other = self.other
         if other is None or other.closed:
             return
@@ -102,10 +112,13 @@ class _Side(asyncio.Protocol):
 class Splice:
     """One client and its far side."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, limits: Limits, *, on_end: Callable[["Splice"], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, limits: Limits, *, on_end: Callable[["Splice"], None], on_first: OnFirst | None = None
+    ) -> None:
+        """``on_first`` hears once what the client began with; None when it ended before that was known.  Nothing waits for it."""
         self.loop, self.limits = loop, limits
         self.last_moved = loop.time()
-        self._on_end = on_end
+        self._on_end, self._on_first = on_end, on_first
         self._sides: tuple[_Side, ...] = ()
         self._finished = False
 
@@ -129,11 +142,18 @@ class Splice:
             raise
         near_side, far_side = _Side(self, client), _Side(self, far)
         near_side.other, far_side.other = far_side, near_side
+        near_side.look = FirstBytes(self.limits.hello_bytes) if self._on_first is not None else None
         self._sides = (near_side, far_side)
         self.moved()
         await self.loop.connect_accepted_socket(lambda: far_side, far)
         await self.loop.connect_accepted_socket(lambda: near_side, client)
         return Reason.GRANTED
+
+    def seen(self, found: Hello | NotTls | Malformed | None) -> None:
+        """Tell what the client began with."""
+        on_first, self._on_first = self._on_first, None
+        if on_first is not None:
+            on_first(found)
 
     def moved(self) -> None:
         """Note that bytes moved."""
@@ -166,4 +186,6 @@ class Splice:
     def _end(self) -> None:
         if not self._finished:
             self._finished = True
+            if self._sides:
+                self.seen(None)
             self._on_end(self)

@@ -41,7 +41,7 @@ class Turn:
 
     __slots__ = (
         "answer_chunked", "answer_done", "answering", "asked", "binding", "body", "body_done", "chunked", "close", "destination",
-        "expected", "fields", "hash", "head", "held", "id", "retried", "sent", "signed_head", "status",
+        "expected", "fields", "hash", "head", "held", "id", "passed", "retried", "sent", "signed_head", "status",
     )  # fmt: skip
 
     def __init__(self, turn_id: str, head: RequestHead, asked: Asked, limits: Limits) -> None:
@@ -59,6 +59,9 @@ class Turn:
         """SHA-256 of the body so far; None when no hash was announced."""
         self.expected = b""
         self.signed_head = b""
+        """As it goes out; may hold the secret in its target, too."""
+        self.passed = ""
+        """Why it goes out without a credential, for the audit; empty when it bears one."""
         self.sent = False
         """The head has been written to the destination."""
         self.retried = False

@@ -184,11 +184,12 @@ def test_a_process_that_may_not_change_its_uid_does_not_go_on() -> None:
             confine("proxy", UID + 1, UID + 1)
             os.write(write_end, b"confined")
         except SetupError as error:
-            os.write(write_end, str(error).encode())
+            os.write(write_end, f"{error} ({error.reason})".encode())
         os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end) as pipe:
-        assert "PR_CAPBSET_DROP" in pipe.read()
+        told = pipe.read()
+        assert "PR_CAPBSET_DROP" in told and "(confinement-failed)" in told
     os.waitpid(pid, 0)
 
 

@@ -19,7 +19,10 @@ from typing import Any
 
 import pytest
 
+from control.credential import seal
 from control.daemon import message as m
+from control.daemon.config import Config, Paths
+from control.daemon.seal_io import key_of, open_seals
 from control.daemon.socket_io import listen
 from control.reason import Reason
 from control.secret import Secret
@@ -45,7 +48,9 @@ class Started:
         self.issuer = Issuer(directory, good)
         self.children: dict[str, tuple[subprocess.Popen[bytes], int]] = {}
         number = self.listeners["keys"].fileno()
-        self._start("keys", {"keys_listener": number, "keys_dir": str(self.state)}, (number,))
+        self.seals = open_seals(Config(paths=Paths(state=str(directory))))
+        fd = self.seals.keys_fd
+        self._start("keys", {"keys_listener": number, "keys_dir": str(self.state), "seal_fd": fd}, (number, fd))
         self._start("exchange", {}, ())
 
     def _start(self, role: str, argument: dict[str, Any], fds: tuple[int, ...]) -> None:
@@ -74,6 +79,8 @@ class Started:
             child.kill()
             child.wait()
             os.close(beats)
+        os.close(self.seals.keys_fd)
+        os.close(self.seals.secrets_fd)
         self.issuer.stop()
         for listener in self.listeners.values():
             listener.close()
@@ -141,7 +148,34 @@ def test_the_kernel_guards_its_memory_and_files(started: Started) -> None:
                 path.open("rb")
     finally:
         os.seteuid(0)
-    assert b"PRIVATE KEY" in files[0].read_bytes()
+    key = key_of(started.seals.keys_fd)
+    opened = [seal.unseal(key, file.name, file.read_bytes()).reveal() for file in files]
+    assert any(b"PRIVATE KEY" in content for content in opened)
+    assert not any(b"PRIVATE KEY" in file.read_bytes() for file in files)
+
+
+def test_confined_keys_reads_its_sealing_key_and_keeps_no_descriptor_of_it(started: Started) -> None:
+    """Landlock and seccomp let it read the memfd; afterwards the memfd is closed, and no process of another uid ever had it."""
+    started.connected("proxy", UIDS["proxy"]).heard(m.Greeted)
+    assert seal.is_sealed((started.state / "issuer-es256.pem").read_bytes())
+    links = {role: [_link(f) for f in Path(f"/proc/{child.pid}/fd").iterdir()] for role, (child, _) in started.children.items()}
+    assert all(links.values())
+    assert not [link for of_role in links.values() for link in of_role if "memfd:credwire" in link]
+    own = Path(f"/proc/self/fd/{started.seals.keys_fd}").readlink()
+    assert "memfd:credwire-keys" in str(own)  # the control
+
+
+def test_confined_keys_asks_for_a_static_secret_and_uses_it(started: Started) -> None:
+    """The whole way of an API key with everything switched on."""
+    agent = started.connected("agent", 0)
+    told = play.policy(play.static_source(), bindings=(play.static_binding(),))
+    agent.send(m.Beat(), *told, play.grant(bindings=("billing",)))
+    agent.heard(m.GrantTaken)
+    proxy = started.connected("proxy", UIDS["proxy"])
+    proxy.send(play.wanted_static(1))
+    asked = agent.heard(m.SecretWanted)
+    agent.send(m.SecretShown(asked.call, Secret("api-key-4711")))
+    assert proxy.heard((m.RequestSigned, m.Refused)).set == (("x-api-key", "api-key-4711"),)
 
 
 def _link(fd: Path) -> str:

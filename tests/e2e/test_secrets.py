@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from tests.e2e.lib.load import Load
 from tests.e2e.lib.memscan import Needle, Scan, of_bytes, of_key, scan
 from tests.e2e.lib.scene import IDENTITY, USERS, Scene
+from tests.unit.keys.play import unsealed
 
 ROUNDS = 3
 """Searches of each proxy worker under load."""
@@ -93,7 +94,7 @@ def session_key(number: int, prime: int) -> rsa.RSAPrivateKey:
 def _stored(scene: Scene) -> dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey]:
     keys = {}
     for path in sorted((scene.stage.state / "keys").rglob("*")):
-        if path.is_file() and b"PRIVATE KEY" in (raw := path.read_bytes()):
+        if path.is_file() and b"PRIVATE KEY" in (raw := unsealed(scene.stage.config, path)):
             key = load_pem_private_key(raw[raw.index(b"-----BEGIN") :], None)
             assert isinstance(key, (rsa.RSAPrivateKey, ec.EllipticCurvePrivateKey))
             keys[f"stored {path.name}"] = key
@@ -181,7 +182,7 @@ def test_nothing_written_or_passed_holds_a_secret(scene: Scene, secrets: dict[st
         assert b"PRIVATE KEY" not in text, name
         assert not _TOKEN.search(text), name
         assert not [needle for needle in needles if needle in text], name
-    assert any(needle in path.read_bytes() for path in _whole(own) for needle in needles)  # the control
+    assert any(needle in unsealed(stage.config, path) for path in _whole(own) for needle in needles)  # the control
 
 
 _PEEK = """

@@ -6,12 +6,14 @@ Skips everything where there is no root, no BTF or no bcc, and says which.
 
 import importlib.util
 import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.kernel.lab_io import Lab
+from bpf.remove_io import remove
+from tests.kernel.lab_io import Lab, start_agent
 from tests.kernel.lab_io import lab as make_lab
 
 
@@ -40,3 +42,24 @@ def lab(whole_lab: Lab) -> Iterator[Lab]:
     whole_lab.calm()
     yield whole_lab
     whole_lab.calm()
+
+
+@pytest.fixture
+def agent(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that beats, as the agent does, over a rule for the listed executable."""
+    lab.rule_exe()
+    process = start_agent(lab)
+    yield process
+    process.kill()
+    process.wait()
+
+
+@pytest.fixture
+def second(lab: Lab, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
+    """A cgroup and pins of its own, for tests that load and remove."""
+    cgroup = lab.cgroup / "second"
+    cgroup.mkdir()
+    pins = tmp_path / "pins"
+    yield cgroup, pins
+    remove(pins)
+    cgroup.rmdir()

@@ -10,6 +10,7 @@ import json
 import os
 import select
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -49,6 +50,20 @@ for line in sys.stdin:
     print(json.dumps(reply), flush=True)
 """
 """What a client runs: one piece of Python a line, one JSON answer a line."""
+
+AGENT = """
+import os, sys, time
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from bpf.kernel_io import Kernel
+pins, cache, scope, daemon = map(Path, sys.argv[2:6])
+kernel = Kernel.load(pins=pins, cache=cache, scope=scope, daemon_cgroup=daemon)
+kernel.configure(port4=int(sys.argv[6]), port6=int(sys.argv[6]), agent_tgid=os.getpid(), stale_ns=int(sys.argv[7]), enforce=True)
+while True:
+    kernel.beat()
+    time.sleep(0.05)
+"""
+"""What plays the agent where a test stops or kills it: it adopts the pins and beats."""
 
 WATCHDOG = r"""
 import select, sys
@@ -289,6 +304,11 @@ class Lab:
         for key in keys:
             sys_io.delete(self.kernel.map_fd(MapNumber.PROCS), key)
 
+    def alive(self) -> bool:
+        """Whether the agent's heartbeat is fresh, as the programs see it."""
+        config = self.kernel.config()
+        return config.heartbeat_ns > 0 and time.monotonic_ns() - config.heartbeat_ns < config.stale_ns
+
     def refusals(self) -> list[Event]:
         """Take the refusals among the events so far."""
         return [e for e in self.kernel.drain() if e.kind is EventKind.REFUSED]
@@ -298,6 +318,7 @@ class Lab:
         for client in self._clients:
             client.close()
         self._clients.clear()
+        self.kernel.turn_on()
         self.kernel.swap_filters([], ports=[], excluded=[], revision=0)
         self.kernel.configure(port4=self.port, port6=self.port, agent_tgid=os.getpid(), stale_ns=STALE_NS, enforce=False)
         for listener in (self.four, self.six, self.straight4, self.straight6):
@@ -329,6 +350,25 @@ def _rmdir(path: Path) -> bool:
     except OSError:
         return False  # a process that ended is still leaving it
     return True
+
+
+def start_agent(lab: Lab, stale_ns: int = 300_000_000) -> subprocess.Popen[bytes]:
+    """Start it, and wait for its first beat."""
+    paths = [str(p) for p in (ROOT, lab.pins, lab.cache, lab.cgroup, lab.daemon)]
+    process = subprocess.Popen([sys.executable, "-c", AGENT, *paths, str(lab.port), str(stale_ns)])
+    until(lambda: lab.kernel.config().agent_tgid == process.pid and lab.kernel.config().heartbeat_ns, seconds=60)
+    return process
+
+
+def silence(lab: Lab, agent: subprocess.Popen[bytes], how: signal.Signals) -> None:
+    """Stop or kill what plays the agent, and wait until the programs take it for hung or dead; before, no load of the machine does."""
+    agent.send_signal(how)
+    if how is signal.SIGSTOP:
+        lab.kernel.configure(port4=lab.port, port6=lab.port, agent_tgid=agent.pid, stale_ns=300_000_000, enforce=True)
+        until(lambda: not lab.alive())
+    else:
+        agent.wait()
+        assert lab.kernel.config().heartbeat_ns == 0
 
 
 @contextlib.contextmanager

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -17,38 +16,7 @@ from bpf.abi import KernelFilter, KernelReason, MapNumber, ProcessState
 from bpf.kernel_io import Kernel
 from bpf.record_io import read_answer
 from bpf.remove_io import remove
-from tests.kernel.lab_io import ROOT, STALE_NS, Lab, until
-
-AGENT = """
-import os, sys, time
-sys.path.insert(0, sys.argv[1])
-from pathlib import Path
-from bpf.kernel_io import Kernel
-pins, cache, scope, daemon = map(Path, sys.argv[2:6])
-kernel = Kernel.load(pins=pins, cache=cache, scope=scope, daemon_cgroup=daemon)
-kernel.configure(port4=int(sys.argv[6]), port6=int(sys.argv[6]), agent_tgid=os.getpid(), stale_ns=int(sys.argv[7]), enforce=True)
-while True:
-    kernel.beat()
-    time.sleep(0.05)
-"""
-
-
-@pytest.fixture
-def agent(lab: Lab) -> Iterator[subprocess.Popen[bytes]]:
-    """A process that beats, as the agent does, over a rule for the listed executable."""
-    lab.rule_exe()
-    process = start_agent(lab)
-    yield process
-    process.kill()
-    process.wait()
-
-
-def start_agent(lab: Lab, stale_ns: int = 300_000_000) -> subprocess.Popen[bytes]:
-    """Start it, and wait for its first beat."""
-    paths = [str(p) for p in (ROOT, lab.pins, lab.cache, lab.cgroup, lab.daemon)]
-    process = subprocess.Popen([sys.executable, "-c", AGENT, *paths, str(lab.port), str(stale_ns)])
-    until(lambda: lab.kernel.config().agent_tgid == process.pid and lab.kernel.config().heartbeat_ns)
-    return process
+from tests.kernel.lab_io import ROOT, STALE_NS, Lab, start_agent, until
 
 
 def refused(lab: Lab, errno_wanted: int = errno.ECONNREFUSED) -> None:
@@ -184,17 +152,6 @@ def _links(lab: Lab) -> dict[str, dict[str, object]]:
         shown = subprocess.run(["bpftool", "-j", "link", "show", "pinned", str(path)], capture_output=True, text=True, check=True).stdout
         found[path.name] = json.loads(shown)
     return found
-
-
-@pytest.fixture
-def second(lab: Lab, tmp_path: Path) -> Iterator[tuple[Path, Path]]:
-    """A cgroup and pins of its own, for tests that load and remove."""
-    cgroup = lab.cgroup / "second"
-    cgroup.mkdir()
-    pins = tmp_path / "pins"
-    yield cgroup, pins
-    remove(pins)
-    cgroup.rmdir()
 
 
 def test_remove_leaves_nothing(lab: Lab, second: tuple[Path, Path]) -> None:

@@ -85,6 +85,7 @@ PATH_METHODS = {
 
 ALLOWED = {
     ("control/daemon/main.py", "import control.daemon.start_io"): "the entry point hands its arguments over",
+    ("control/daemon/main.py", "import control.daemon.background_io"): "the entry point hands its arguments over",
     ("control/cli/main.py", "*"): "the entry point wires the command line to its *_io files",
 }
 """(file or glob, what) to the reason for the exception."""

@@ -36,7 +36,8 @@ def read(header: Header, spec: Sheet) -> FederationDraft:
     node = spec.node("audience", needed=True, example="oci-prod")
     if isinstance(node, Listing):
         spec.fault("spec.audience is a list: a token for several audiences can be replayed by each to the others", node.place,
-                   hint="write one audience, and one Federation for each", reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
+                   hint="write one audience, and one Federation for each", rule="one-audience",
+                   reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
     elif node is not None:
         audience = spec.text("audience", check=_audience)
     subject = spec.text("subjectRule", needed=True, check=_subject, example='"sub eq spiffe://…"')
@@ -47,7 +48,7 @@ def read(header: Header, spec: Sheet) -> FederationDraft:
 
 def _audience(value: str) -> str:
     if "*" in value:
-        raise overbroad(f'audience "{value}" holds a *', "name the one audience that the far side expects")
+        raise overbroad("one-audience", f'audience "{value}" holds a *', "name the one audience that the far side expects")
     if len(value) > 255 or not value.isascii() or " " in value or "," in value:
         raise malformed(f'audience "{value}" holds blanks, commas or non-ASCII, or is longer than 255', "name one audience")
     return value
@@ -61,7 +62,7 @@ def _subject(value: str) -> str:
     if found["claim"] != "sub":
         raise malformed(f'subjectRule looks at "{found["claim"]}"', "our tokens name the workload in sub: write sub eq spiffe://…")
     if found["operator"] == "co" or "*" in found["value"]:
-        raise overbroad(f'subjectRule "{value}" trusts more than one workload', "write sub eq with the whole SPIFFE ID")
+        raise overbroad("one-subject", f'subjectRule "{value}" trusts more than one workload', "write sub eq with the whole SPIFFE ID")
     if found["operator"] != "eq":
         raise malformed(f'subjectRule has the operator "{found["operator"]}"', "write sub eq spiffe://…")
     if not found["value"].startswith("spiffe://"):
@@ -71,7 +72,7 @@ def _subject(value: str) -> str:
 
 def _principal(value: str) -> str:
     if "*" in value:
-        raise overbroad(f'principal "{value}" holds a *', "name the one service user that the exchange must yield")
+        raise overbroad("one-principal", f'principal "{value}" holds a *', "name the one service user that the exchange must yield")
     if len(value) > 255 or not value.isprintable():
         raise malformed("principal is longer than 255 characters or not printable", "name the service user")
     return value

@@ -25,6 +25,10 @@ class Header(NamedTuple):
     place: Place
     """Of the name."""
     owner: str
+    reviewed: str = ""
+    """Day of the last review, as written."""
+    every_s: int = 0
+    """A review is due that long after the last one; 0 means never."""
 
     def __str__(self) -> str:
         return f"{self.kind}/{self.name}"
@@ -48,29 +52,30 @@ def read_header(node: Node, faults: Faults, warnings: Faults, today: date | None
     top.close()
     if not kind:
         return None
-    owner = spec.text("owner", needed=True, check=check_owner, example="team@example.org")
-    _review(spec, warnings, today)
-    return Header(kind, name, place, owner), spec
+    owner = spec.text("owner", needed=True, check=check_owner, example="team@example.org", rule="owner-named")
+    reviewed, every_s = _review(spec, warnings, today)
+    return Header(kind, name, place, owner, reviewed, every_s), spec
 
 
-def _review(spec: Sheet, warnings: Faults, today: date | None) -> None:
-    every_s = spec.duration("reviewEvery", low_s=86400, high_s=_MAX_REVIEW_S, default_s=0)
+def _review(spec: Sheet, warnings: Faults, today: date | None) -> tuple[str, int]:
+    every_s = spec.duration("reviewEvery", low_s=86400, high_s=_MAX_REVIEW_S, default_s=0, rule="review-yearly")
     node = spec.node("reviewedAt")
     if node is None:
         if every_s:
             spec.fault("spec.reviewEvery stands without reviewedAt", spec.where("reviewEvery"), hint="add reviewedAt: 2026-01-31")
-        return
+        return "", every_s
+    text = node.text if isinstance(node, Scalar) else ""
     try:
-        reviewed = date.fromisoformat(node.text if isinstance(node, Scalar) else "")
+        reviewed = date.fromisoformat(text)
     except ValueError:
+        reviewed = None
+    if reviewed is None or str(reviewed) != text:  # fromisoformat knows further spellings, such as 20260131 and 2026-W05-6
         spec.fault("spec.reviewedAt is no date", node.place, hint="write it like 2026-01-31")
-        return
-    if today is None:
-        return
-    if reviewed > today:
+        return "", every_s
+    if today is not None and reviewed > today:
         spec.fault(f"spec.reviewedAt {reviewed} lies in the future", node.place, hint="write the day of the last review")
-    elif every_s and reviewed + timedelta(seconds=every_s) < today:
-        due = reviewed + timedelta(seconds=every_s)
+    elif today is not None and every_s and (due := reviewed + timedelta(seconds=every_s)) < today:
         warnings.append(
             ResourceError(Reason.RESOURCE_MALFORMED, f"the review was due on {due}", place=node.place, hint="review it and set reviewedAt")
         )
+    return text, every_s

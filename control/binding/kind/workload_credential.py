@@ -7,15 +7,23 @@ In: the Sheet of its spec.  Out: a CredentialDraft.  docs/reference/workload-cre
 from collections.abc import Callable
 from typing import Literal, NamedTuple, cast
 
-from control.binding.document import Node, Scalar
+from control.binding.document import Mapping, Node, Scalar, kind_of
+from control.binding.duration import seconds
 from control.binding.kind.header import Header
-from control.binding.model import Destination
+from control.binding.model import Destination, WireSigner
 from control.binding.name import check_host, check_label, check_method, check_network, check_path_glob
-from control.binding.sheet import Sheet
+from control.binding.sheet import Sheet, nearest
+from control.binding.signer.registry import SIGNERS
 from control.errors import Place
 from control.reason import Reason
 
 KIND = "WorkloadCredential"
+MAX_STALE_S = 24 * 3600
+"""A lease that is used for longer after its end has no end."""
+_SECRETS = ("secret", "token", "password", "value", "key", "apiKey")
+"""Options under which people write the secret itself."""
+
+OnLeaseFailure = Literal["refuse", "stale", "passthrough"]
 
 
 class CredentialDraft(NamedTuple):
@@ -31,9 +39,11 @@ class CredentialDraft(NamedTuple):
     places: tuple[Place, ...]
     """Of each destination."""
     ca_domains: tuple[str, ...]
-    signer: str
+    signer: WireSigner | None
+    """None after an error."""
     signer_place: Place | None
-    on_lease_failure: str
+    on_lease_failure: OnLeaseFailure
+    stale_s: int
     on_daemon_down: Literal["refuse", "direct"]
 
 
@@ -46,7 +56,7 @@ def read(header: Header, spec: Sheet, roots: Callable[[Sheet], str]) -> Credenti
     destinations = tuple(_destination(node, spec, roots) for node in nodes)
     ca_domains = spec.texts("caDomains", check=check_host)
     signer, signer_place = _delivery(spec)
-    on_lease_failure = _on_lease_failure(spec)
+    on_lease_failure, stale_s = _on_lease_failure(spec)
     on_daemon_down = spec.choice("onDaemonDown", ("refuse", "direct"), default="refuse")
     spec.close()
     return CredentialDraft(
@@ -62,6 +72,7 @@ def read(header: Header, spec: Sheet, roots: Callable[[Sheet], str]) -> Credenti
         signer,
         signer_place,
         on_lease_failure,
+        stale_s,
         cast(Literal["refuse", "direct"], on_daemon_down),
     )
 
@@ -92,25 +103,44 @@ def _ports(sheet: Sheet) -> tuple[int, ...]:
     return tuple(ports) if nodes else (443,)
 
 
-def _delivery(spec: Sheet) -> tuple[str, Place | None]:
+def _delivery(spec: Sheet) -> tuple[WireSigner | None, Place | None]:
     delivery = spec.sheet("delivery", needed=True, example="{wire: {signer: oci}}")
     for later in ("file", "metadata"):
         if delivery.has(later):
             delivery.fault(f'delivery "{later}" is not available in this version', delivery.where(later), hint="use wire: {signer: oci}")
     if delivery.broken:
-        return "", None
+        return None, None
     wire = delivery.sheet("wire", needed=True, example="{signer: oci}")
-    signer = wire.choice("signer", ("oci",), needed=True)
-    wire.close()
+    word = wire.choice("signer", SIGNERS, needed=True)
+    for secret in _SECRETS:
+        if secret in wire.entries:
+            wire.known.add(secret)
+            wire.fault("a secret stands in the document", wire.where(secret),
+                       hint="name it in a static source; then change the secret: this one has been read")  # fmt: skip
+    signer = SIGNERS[word].read(wire) if word else None
+    if word:
+        wire.close()
     delivery.close()
     return signer, wire.where("signer")
 
 
-def _on_lease_failure(spec: Sheet) -> str:
+def _on_lease_failure(spec: Sheet) -> tuple[OnLeaseFailure, int]:
+    """Read ``refuse``, ``passthrough`` or ``{stale: 10m}``."""
     node = spec.node("onLeaseFailure")
-    if node is not None and not (isinstance(node, Scalar) and node.value == "refuse"):
-        word = node.text if isinstance(node, Scalar) else "stale"
-        known = word in ("stale", "passthrough")
-        fault = f'spec.onLeaseFailure "{word}" is not ' + ("available in this version" if known else "known")
-        spec.fault(fault, node.place, hint="write onLeaseFailure: refuse, or leave it out")
-    return "refuse"
+    if isinstance(node, Mapping):
+        sheet = Sheet(node, "spec.onLeaseFailure", spec.faults)
+        stale = sheet.node("stale", needed=True, example="10m")
+        stale_s = sheet.duration("stale", low_s=1, high_s=MAX_STALE_S, default_s=0, rule="stale-bounded") if stale else 0
+        sheet.close()
+        return ("stale", stale_s) if stale_s else ("refuse", 0)
+    if isinstance(node, Scalar) and node.value == "stale":
+        spec.fault("spec.onLeaseFailure stale says not for how long", node.place, hint="write onLeaseFailure: {stale: 10m}")
+        return "refuse", 0
+    if isinstance(node, Scalar) and isinstance(node.value, str) and seconds(node.value.removeprefix("stale:").strip()):
+        spec.fault(f'spec.onLeaseFailure is "{node.text}"', node.place, hint="write it as a mapping: onLeaseFailure: {stale: 10m}")
+        return "refuse", 0
+    if node is None or (isinstance(node, Scalar) and node.value in ("refuse", "passthrough")):
+        return cast(OnLeaseFailure, node.value if isinstance(node, Scalar) else "refuse"), 0
+    word = node.text if isinstance(node, Scalar) else ""
+    spec.fault(f"spec.onLeaseFailure is {kind_of(node)}", node.place, hint=nearest(word, ("refuse", "passthrough", "{stale: 10m}")))
+    return "refuse", 0

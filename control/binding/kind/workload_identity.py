@@ -4,31 +4,22 @@
 In: the Sheet of its spec.  Out: an IdentityDraft.  docs/reference/workload-identity.md.  Pure.
 """
 
-import re
 from typing import NamedTuple
 
+from control.binding.compile import FILTER_HINT, FILTERABLE
 from control.binding.document import Listing, Mapping, Node, Scalar, kind_of
 from control.binding.kind.header import Header
 from control.binding.name import check_label, check_workload_id
 from control.binding.sheet import Sheet, nearest
 from control.errors import Place
 from control.identity.model import Selector
+from control.identity.program import is_interpreter, is_relay
 from control.identity.selector.registry import KINDS
 from control.reason import Reason
 
 KIND = "WorkloadIdentity"
 MAX_VALUES = 64
 """Values of one selector."""
-
-_INTERPRETER = re.compile(
-    r"(python|pypy|perl|ruby|php|lua|luajit|tclsh|wish|node|nodejs)[0-9.]*(-dbg|d|m)?|php-?(cgi|fpm|cli)[0-9.]*"
-    r"|java|jshell|dotnet|mono|deno|bun|guile[0-9.-]*|Rscript|R|erl|beam\.smp|irb[0-9.]*|julia|groovy|scala|elixir"
-    r"|(ba|da|z|k|mk|pdk|a|tc|c|fi)?sh|rbash|busybox|toybox|pwsh|nu|xonsh|env|xargs|awk|gawk|mawk|sed|find|make"
-    r"|ld-linux.*|ld-musl.*|ld\.so.*|ld-[0-9].*|qemu-.*|wine(64)?|gdb|strace|ltrace|emacs.*|vim?|nvim"
-)
-_RELAY = re.compile(
-    r"docker-proxy|sshd?|socat|nc|ncat|netcat|nc\.(openbsd|traditional)|redsocks|stunnel4?|tinyproxy|squid|haproxy|gost|chisel"
-)
 
 
 class IdentityDraft(NamedTuple):
@@ -42,11 +33,6 @@ class IdentityDraft(NamedTuple):
     """Of each group."""
     egress: str
     allow_root: bool
-
-
-def is_interpreter(path: str) -> bool:
-    """Say whether the executable runs whatever it is told to, so that its path says nothing about the program."""
-    return _INTERPRETER.fullmatch(path.rsplit("/", 1)[-1]) is not None
 
 
 def read(header: Header, spec: Sheet) -> IdentityDraft:
@@ -108,20 +94,27 @@ def _judge(group: list[Selector], node: Mapping, spec: Sheet, *, allow_root: boo
     of = {selector.kind: selector.values for selector in group}
     if not of:
         spec.fault("a selector object without selectors matches every process", node.place, hint="name unix:uid, unix:exe:path or both",
-                   reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
+                   reason=Reason.RESOURCE_OVERBROAD, rule="one-program")  # fmt: skip
         return
-    if "unix:exe:path" not in of and "unix:uid" not in of:
+    if not any(KINDS[kind].filters in FILTERABLE for kind in of):
         kinds = " and ".join(of)
-        spec.fault(f"{kinds} alone cannot be turned into a kernel filter", node.place, hint="add unix:exe:path or unix:uid beside it",
+        spec.fault(f"{kinds} alone cannot be turned into a kernel filter", node.place, hint=FILTER_HINT,
                    reason=Reason.RESOURCE_UNCOMPILABLE)  # fmt: skip
-    if "0" in of.get("unix:uid", ()) and not allow_root:
-        spec.fault("unix:uid 0 is root", node.entries["unix:uid"].value.place, hint="give the program its own user, or set allowRoot: true",
-                   reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
+    if "script:sha256" in of and "script:path" not in of:
+        spec.fault("script:sha256 is read from where the script lies, and no script:path says where that may be",
+                   node.entries["script:sha256"].value.place, hint="add script:path: with the #! script that is executed",
+                   reason=Reason.RESOURCE_UNCOMPILABLE)  # fmt: skip
+    for kind, root in (("unix:uid", "0"), ("unix:user", "root")):
+        if root in of.get(kind, ()) and not allow_root:
+            what = f"{kind} 0 is root" if root == "0" else f"{kind} is root"
+            spec.fault(what, node.entries[kind].value.place, hint="give the program its own user, or set allowRoot: true",
+                       reason=Reason.RESOURCE_OVERBROAD, rule="no-root")  # fmt: skip
     for path in of.get("unix:exe:path", ()):
         place = node.entries["unix:exe:path"].value.place
         if is_interpreter(path) and "script:path" not in of:
             spec.fault(f'"{path}" runs whatever it is told to: it is no program of its own', place,
-                       hint="add script:path: with the #! script that is executed", reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
-        if _RELAY.fullmatch(path.rsplit("/", 1)[-1]):
+                       hint="add script:path: with the #! script that is executed",
+                       reason=Reason.RESOURCE_OVERBROAD, rule="one-program")  # fmt: skip
+        if is_relay(path):
             spec.fault(f'"{path}" relays for others, who would use its credential', place,
-                       hint="bind the program that speaks HTTP itself", reason=Reason.RESOURCE_OVERBROAD)  # fmt: skip
+                       hint="bind the program that speaks HTTP itself", reason=Reason.RESOURCE_OVERBROAD, rule="no-relay")  # fmt: skip

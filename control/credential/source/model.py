@@ -22,9 +22,21 @@ class Ask:
     target: str
     headers: tuple[tuple[str, str], ...]
     authorization: Secret
+    """Empty where something of the moment signs the request instead (oci_instance.signed)."""
     body: Secret
     roots_pem: str
     """Empty means the system's roots."""
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One GET over plain HTTP at an address of this machine; carries no secret of ours."""
+
+    host: str
+    """An address, without brackets."""
+    port: int
+    target: str
+    headers: tuple[tuple[str, str], ...]
 
 
 @dataclass(frozen=True, slots=True)

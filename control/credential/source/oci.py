@@ -1,10 +1,11 @@
 """
-Exchange a workload's JWT for an OCI user principal session token (UPST).
+Exchange a workload's JWT for an OCI session token: a user principal's (UPST) or a resource principal's (RPST).
 
 In: the source, its client secret, the assertion and the session's public key; then the identity domain's answer.
 Out: the POST to send; then the token with its end and principal, or why there is none.
 Rules: Oracle's "JWT-to-UPST token exchange": RFC 8693 with ``requested_token_type`` oci-upst, ``subject_token_type`` the word ``jwt``,
-Basic client authentication, the answer in ``token`` (not ``access_token``), our public key inside the token as ``jwk``.
+Basic client authentication or a request signature of the instance (oci_instance.py puts it on), the answer in ``token`` (not
+``access_token``), our public key inside the token as ``jwk``.  An RPST is asked for with ``oci-rpst`` and ``res_type``.
 The answer comes from a far side that may be hostile or not the one meant: typed, bounded, and none of its words reach a log unread.  Pure.
 """
 
@@ -31,7 +32,15 @@ TOKEN_MOST = 16 * 1024
 """Characters; the token travels in a request header."""
 
 _GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
-_UPST = "urn:oci:token-type:oci-upst"
+_TYPES = {"upst": "urn:oci:token-type:oci-upst", "rpst": "urn:oci:token-type:oci-rpst"}
+_ADVICE = {
+    "invalid_client": "check clientAuth: the application's id and secret and whether it is active, or the instance's certificate and clock",
+    "unauthorized_client": "check the trust's oauthClients and allowImpersonation, and that the user it maps to is a service user",
+    "invalid_grant": "check the trust against credwire federation plan: active, issuer to the letter, key endpoint, claims, rule, clock",
+    "invalid_request": "check that the domain does token exchange, and token and resourceType of the source",
+    "unsupported_grant_type": "allow the application the token exchange grant",
+}
+"""What to look at for each error code that Oracle documents for the exchange."""
 _TOKEN = re.compile(r"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]*")
 _CODE = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _DESCRIPTION_MOST = 200
@@ -58,17 +67,18 @@ class _Claims(msgspec.Struct):
 
 
 def build(source: Source, client_secret: Secret, assertion: Secret, public_key_der: bytes) -> Ask:
-    """Give the POST that asks the source's identity domain."""
+    """Give the POST that asks the source's identity domain; for instancePrincipal without an authorization."""
     of = source.of
     assert isinstance(of, OciSource)  # noqa: S101  # the registry chose us by its tag
     url = urlsplit(of.domain)
     form = urlencode(
         {
             "grant_type": _GRANT,
-            "requested_token_type": _UPST,
+            "requested_token_type": _TYPES[of.asks_for],
             "subject_token": assertion.reveal().decode("ascii"),
             "subject_token_type": "jwt",
             "public_key": base64.b64encode(public_key_der).decode(),
+            **({"res_type": of.resource_type} if of.asks_for == "rpst" else {}),
         }
     )
     # RFC 6749 2.3.1: both halves are form-encoded before they are joined; for the letters Oracle hands out this changes nothing
@@ -86,7 +96,7 @@ def build(source: Source, client_secret: Secret, assertion: Secret, public_key_d
             ("accept", "application/json"),
             ("accept-encoding", "identity"),
         ),
-        authorization=Secret(b"Basic " + basic),
+        authorization=Secret(b"" if of.client_auth == "instancePrincipal" else b"Basic " + basic),
         body=Secret(form),
         roots_pem=of.upstream_roots,
     )
@@ -105,23 +115,31 @@ def parse(source: Source, answered: Answered, public_key_der: bytes, now: float,
             error = msgspec.json.decode(answered.body, type=_Error)
         except (msgspec.DecodeError, RecursionError):
             return malformed(f"answered {answered.status} and {_kind_of(answered)} without a field error")
-        says = f'source "{source.name}": answered {answered.status}, error {_said(error, told)}'
+        says = f'source "{source.name}": answered {answered.status}, error {quoted(error.error, error.error_description, told)}'
+        if error.error in _ADVICE:
+            says += f"; {_ADVICE[error.error]}"
         return Failed(Reason.EXCHANGE_REFUSED, says, _retry_after(answered))
     try:
         body = msgspec.json.decode(answered.body, type=_Body)
     except (msgspec.DecodeError, RecursionError) as wrong:
         return malformed(f"answered 200 and {_kind_of(answered)} in which field token cannot be read ({_where(wrong)})")
-    if not _TOKEN.fullmatch(body.token):
-        return malformed("field token is not a JWT")
+    read = read_token(body.token, public_key_der, now)
+    return malformed(read) if isinstance(read, str) else read
+
+
+def read_token(token: str, public_key_der: bytes, now: float) -> Yielded | str:
+    """Read a session token of Oracle's that must be bound to our key; gives what is wrong with it in one clause otherwise."""
+    if not _TOKEN.fullmatch(token):
+        return "field token is not a JWT"
     try:
-        claims = msgspec.json.decode(_unpadded(body.token.split(".")[1]), type=_Claims)
+        claims = msgspec.json.decode(_unpadded(token.split(".")[1]), type=_Claims)
     except (msgspec.DecodeError, RecursionError, binascii.Error, ValueError) as wrong:
-        return malformed(f"the token's payload cannot be read ({_where(wrong)})")
+        return f"the token's payload cannot be read ({_where(wrong)})"
     if not LIFE_LEAST_S <= claims.exp - now <= LIFE_MOST_S:
-        return malformed("the token's field exp is past, about to be, or more than a day away")
+        return "the token's field exp is past, about to be, or more than a day away"
     if not _same_key(claims.jwk, public_key_der):
-        return malformed("the token's field jwk is not the key that was sent")
-    return Yielded(token=Secret(body.token), expires_at=claims.exp, principal=claims.sub)
+        return "the token's field jwk is not the key that was sent"
+    return Yielded(token=Secret(token), expires_at=claims.exp, principal=claims.sub)
 
 
 def _same_key(jwk: str | dict[str, Any], public_key_der: bytes) -> bool:
@@ -143,11 +161,11 @@ def _unpadded(text: str) -> bytes:
     return base64.b64decode(text.encode("ascii") + b"=" * (-len(text) % 4), altchars=b"-_", validate=True)
 
 
-def _said(error: _Error, told: tuple[Secret, ...]) -> str:
-    """Give the far side's error code and description, unless it echoes what it was told or writes what a log would obey."""
-    code = error.error if _CODE.fullmatch(error.error) else "(unreadable)"
-    words = "".join(c if c.isascii() and c.isprintable() else "?" for c in error.error_description)[:_DESCRIPTION_MOST]
-    raw = (error.error + "\n" + error.error_description).encode("utf-8", "replace")
+def quoted(said: str, described: str, told: tuple[Secret, ...]) -> str:
+    """Give a far side's error code and description, unless it echoes what it was told or writes what a log would obey."""
+    code = said if _CODE.fullmatch(said) else "(unreadable)"
+    words = "".join(c if c.isascii() and c.isprintable() else "?" for c in described)[:_DESCRIPTION_MOST]
+    raw = (said + "\n" + described).encode("utf-8", "replace")
     for secret in told:
         value = secret.reveal()
         for form in (value, base64.b64encode(value), quote(value, safe="").encode(), *value.split(b".")):

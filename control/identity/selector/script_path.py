@@ -5,6 +5,7 @@ In: a path; Facts.  Out: its normal form; a Clause.  docs/reference/selectors.md
 """
 
 from control.facts.model import Facts
+from control.identity.model import Selector
 from control.identity.selector.kind import Clause, Kind
 from control.identity.selector.path import check_path, path_clause
 from control.reason import Reason
@@ -12,9 +13,9 @@ from control.reason import Reason
 NAME = "script:path"
 
 
-def clause(facts: Facts, values: tuple[str, ...]) -> Clause:
+def clause(facts: Facts, selector: Selector) -> Clause:
     """Hold when the exec'd script's name is one of the paths, and the path is root's."""
-    return path_clause(NAME, values, facts.script, Reason.SCRIPT_PATH_UNTRUSTED)
+    return path_clause(NAME, selector.values, facts.script, Reason.SCRIPT_PATH_UNTRUSTED)
 
 
 KIND = Kind(NAME, check_path, clause, "script")

@@ -24,6 +24,7 @@ from tests.e2e.cloud.rules import RuleError, first_match
 
 GRANT = "urn:ietf:params:oauth:grant-type:token-exchange"
 UPST = "urn:oci:token-type:oci-upst"
+RPST = "urn:oci:token-type:oci-rpst"
 FORM_TYPE = "application/x-www-form-urlencoded"
 _FIELDS = frozenset({"grant_type", "requested_token_type", "subject_token", "subject_token_type", "public_key"})
 _MIN_RSA_BITS = 2048
@@ -33,36 +34,52 @@ _MIN_RSA_BITS = 2048
 class ExchangeRequest:
     """A well-formed request of a known client, aimed at an active trust; the assertion is not verified yet."""
 
-    client: Client
+    client: str
+    """Id of the confidential application, or OCID of the instance that signed the request."""
     trust: Trust
     assertion: str
     public_key: RSAPublicKey
+    resource_type: str = ""
+    """Set when an RPST is wanted."""
 
 
-def read_request(method: str, authorization: str, content_type: str, body: bytes, config: Config) -> ExchangeRequest:
-    """Check everything that needs no look at the issuer.  Raises ExchangeRefused."""
+def read_request(  # noqa: PLR0917  # a request in the order in which it stands on the wire
+    method: str, authorization: str, content_type: str, body: bytes, config: Config, signed_by: str = ""
+) -> ExchangeRequest:
+    """
+    Check everything that needs no look at the issuer.  Raises ExchangeRefused.
+
+    ``signed_by``: the instance whose request signature was found to be good; then there is no other client authentication.
+    """
     if method != "POST":
         raise ExchangeRefused("invalid_request", f"{method} is not served", status=405)
-    client = _client(authorization, config)
+    client = signed_by or _client(authorization, config).id
     form = _form(content_type, body)
     if form["grant_type"] != GRANT:
         raise ExchangeRefused("unsupported_grant_type", f'grant_type "{form["grant_type"]}" is not served')
-    if form["requested_token_type"] != UPST:
+    wanted = {UPST: "User", RPST: "Resource"}.get(form["requested_token_type"])
+    if wanted is None:
         raise ExchangeRefused("invalid_request", f'requested_token_type "{form["requested_token_type"]}" is not served')
     if form["subject_token_type"] != "jwt":
         raise ExchangeRefused("invalid_request", f'subject_token_type "{form["subject_token_type"]}" is not "jwt"')
+    resource_type = form.get("res_type", "") if wanted == "Resource" else ""
+    if wanted == "Resource" and not resource_type:
+        raise ExchangeRefused("invalid_request", "missing: res_type")
     public_key = _public_key(form["public_key"])
     issuer = unverified_issuer(form["subject_token"])
-    trust = next((trust for trust in config.trusts if trust.issuer == issuer), None)
+    trusts = sorted((trust for trust in config.trusts if trust.issuer == issuer), key=lambda trust: trust.subject_type != wanted)
+    trust = trusts[0] if trusts else None
     if trust is None:
         raise ExchangeRefused("invalid_grant", "no identity propagation trust has this issuer")
     if not trust.active:
         raise ExchangeRefused("invalid_grant", f'identity propagation trust "{trust.name}" is not active')
-    if client.id not in trust.oauth_clients:
-        raise ExchangeRefused("unauthorized_client", f'client "{client.id}" is not listed in the trust', status=401)
-    if not trust.allow_impersonation:
+    if client not in trust.oauth_clients:
+        raise ExchangeRefused("unauthorized_client", f'client "{client}" is not listed in the trust', status=401)
+    if trust.subject_type != wanted:
+        raise ExchangeRefused("invalid_grant", f"the trust's subjectType is {trust.subject_type}, the token wanted is a {wanted}'s")
+    if wanted == "User" and not trust.allow_impersonation:
         raise ExchangeRefused("unauthorized_client", "the trust does not allow impersonation", status=401)
-    return ExchangeRequest(client, trust, form["subject_token"], public_key)
+    return ExchangeRequest(client, trust, form["subject_token"], public_key, resource_type)
 
 
 def _client(authorization: str, config: Config) -> Client:
@@ -109,8 +126,14 @@ def _public_key(encoded: str) -> RSAPublicKey:
     return key
 
 
-def principal(request: ExchangeRequest, claims: Mapping[str, Any], config: Config) -> User:
-    """Give the service user that the verified claims map to.  Raises ExchangeRefused."""
+def principal(request: ExchangeRequest, claims: Mapping[str, Any], config: Config) -> str:
+    """Give the ``sub`` of the token: the service user that the verified claims map to, or the resource itself.  Raises ExchangeRefused."""
+    if request.resource_type:
+        return str(claims[request.trust.subject_claim_name])
+    return _service_user(request, claims, config).subject
+
+
+def _service_user(request: ExchangeRequest, claims: Mapping[str, Any], config: Config) -> User:
     try:
         value = first_match(request.trust.impersonation_service_users, claims)
     except RuleError as error:

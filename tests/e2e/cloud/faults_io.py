@@ -19,6 +19,8 @@ class Faults(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``garbage``: bytes that are no HTTP; ``cut``: a body shorter than its content-length, then a reset."""
     delay_s: float = 30.0
     """How long ``slow`` waits before it answers properly."""
+    instance_life_s: int = 1200
+    """Life of new tokens of instances."""
     token_life_s: int = 0
     """Life of new UPSTs; 0 means what the configuration says."""
 

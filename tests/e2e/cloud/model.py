@@ -49,7 +49,8 @@ class Trust(Strict, frozen=True, rename="camel"):
     public_certificate: str = ""
     oauth_clients: tuple[str, ...] = ()
     allow_impersonation: bool = False
-    subject_type: Literal["User"] = "User"
+    subject_type: Literal["User", "Resource"] = "User"
+    """What its tokens are for: a service user's UPST, or a resource's RPST."""
     subject_claim_name: str = "sub"
     client_claim_name: str = ""
     client_claim_values: tuple[str, ...] = ()
@@ -95,6 +96,8 @@ class Config(Strict, frozen=True, rename="camel"):
     namespace: str = "credwiretest"
     """Object storage namespace of the tenancy."""
     token_life_seconds: int = 3600
+    instance_roots: str = ""
+    """PEM of the authority that certifies instances; empty: the auth service knows none."""
     resolve: dict[str, str] = {}
     """Name → address, for the JWKS endpoint; other names go to the system's resolver."""
     extra_api_hosts: tuple[str, ...] = ()
@@ -121,7 +124,7 @@ def parse_config(text: str) -> Config:
             raise ConfigError(f'trust "{trust.name}" wants exactly one of publicKeyEndpoint and publicCertificate')
         if trust.public_key_endpoint and not trust.public_key_endpoint.startswith("https://"):
             raise ConfigError(f'trust "{trust.name}": publicKeyEndpoint "{trust.public_key_endpoint}" is not https')
-    issuers = [trust.issuer for trust in config.trusts]
+    issuers = [(trust.issuer, trust.subject_type) for trust in config.trusts]
     if len(set(issuers)) != len(issuers):
-        raise ConfigError("two trusts name the same issuer")
+        raise ConfigError("two trusts name the same issuer and subject type")
     return config

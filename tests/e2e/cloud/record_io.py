@@ -17,7 +17,7 @@ class Record(msgspec.Struct, frozen=True):
     at: float
     """Unix seconds."""
     kind: str
-    """``api``, ``exchange`` or ``open``"""
+    """``api``, ``exchange``, ``x509`` or ``open``"""
     host: str
     method: str
     path: str

@@ -8,8 +8,7 @@ headers or the body: that is done here.  Source: Oracle, "Request Signatures" (d
 
 import base64
 import binascii
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from enum import StrEnum
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from httpsig.verify import HeaderVerifier  # type: ignore[import-untyped]
 
+from tests.e2e.cloud.exempt import is_exempt
 from tests.e2e.cloud.upst import TokenRefused, read_upst
 
 TOLERANCE_S = 300
@@ -28,8 +28,6 @@ _SHA256_BYTES = 32
 _ALWAYS = frozenset({"(request-target)", "host"})
 _WITH_BODY = frozenset({"content-length", "content-type", "x-content-sha256"})
 _BODY_METHODS = frozenset({"POST", "PUT", "PATCH"})
-_BODY_UNSIGNED = re.compile(r"/n/[^/]+/b/[^/]+/[ou]/.+")
-"""PutObject and UploadPart of object storage: with PUT these need the first three headers only."""
 
 
 class Verdict(StrEnum):
@@ -81,6 +79,12 @@ class Judgement:
     kind: KeyKind = KeyKind.NONE
     principal: str = ""
     body_sha256: bytes | None = None
+    pem: str = ""
+    """The key that verified it, for another verifier."""
+
+
+class SignatureRefused(Exception):
+    """A request signature that is not good, whoever's it is."""
 
 
 class _Invalid(Exception):
@@ -111,34 +115,50 @@ def _judge_signed(head: Head, given: list[str], keys: Keyring, now: float) -> Ju
     kind = KeyKind.UPST if key_id.startswith("ST$") else KeyKind.API_KEY if key_id.count("/") == 2 else KeyKind.OTHER
     principal, key = _key(key_id, kind, keys, now)
 
-    def invalid(why: str) -> _Invalid:
-        return _Invalid(why, kind, principal)
+    try:
+        _verify(head, params, key, _required(head), now)
+        return Judgement(Verdict.VALID, "", kind, principal, _announced_hash(head), _pem(key))
+    except SignatureRefused as refused:
+        raise _Invalid(str(refused), kind, principal) from refused
 
+
+def verify_signature(head: Head, key: RSAPublicKey, required: frozenset[str], now: float) -> tuple[str, bytes | None]:
+    """Verify a request signed with ``key`` over ``required`` at least; give key id and announced hash.  Raises SignatureRefused."""
+    given = head.values("authorization")
+    if len(given) != 1 or not given[0].startswith("Signature "):
+        raise SignatureRefused("the request is not signed")
+    try:
+        params = _params(given[0].partition(" ")[2])
+    except _Invalid as error:
+        raise SignatureRefused(error.why) from error
+    _verify(head, params, key, required, now)
+    return params["keyid"], _announced_hash(head)
+
+
+def _verify(head: Head, params: Mapping[str, str], key: RSAPublicKey, required: frozenset[str], now: float) -> None:
     if params["algorithm"] != "rsa-sha256":
-        raise invalid(f'algorithm "{params["algorithm"]}"')
+        raise SignatureRefused(f'algorithm "{params["algorithm"]}"')
     if params.get("version", "1") != "1":
-        raise invalid(f'version "{params["version"]}"')
+        raise SignatureRefused(f'version "{params["version"]}"')
     signed = params["headers"].split(" ")
     if len(set(signed)) != len(signed) or any(name != name.lower() for name in signed):
-        raise invalid("the list of signed headers repeats a name or is not in lower case")
+        raise SignatureRefused("the list of signed headers repeats a name or is not in lower case")
     for name in (*signed, "x-content-sha256", "content-length"):
         if len(head.values(name)) > 1:
-            raise invalid(f"header {name} is repeated")
-    if missing := sorted(_required(head) - set(signed)):
-        raise invalid(f"not covered by the signature: {', '.join(missing)}")
+            raise SignatureRefused(f"header {name} is repeated")
+    if missing := sorted(required - set(signed)):
+        raise SignatureRefused(f"not covered by the signature: {', '.join(missing)}")
     dated = "x-date" if "x-date" in signed else "date"
     if dated not in signed:
-        raise invalid("not covered by the signature: date or x-date")
+        raise SignatureRefused("not covered by the signature: date or x-date")
     try:
-        pem = key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
-        verifier = HeaderVerifier(dict(head.headers), pem, signed, method=head.method, path=head.target)
+        verifier = HeaderVerifier(dict(head.headers), _pem(key), signed, method=head.method, path=head.target)
         good = verifier.verify()
     except Exception as error:  # httpsig raises bare Exception for a missing header
-        raise invalid(f"httpsig: {error}") from error
+        raise SignatureRefused(f"httpsig: {error}") from error
     if not good:
-        raise invalid("the signature does not verify")
-    _check_fresh(head.values(dated)[0], now, invalid)
-    return Judgement(Verdict.VALID, "", kind, principal, _announced_hash(head, invalid))
+        raise SignatureRefused("the signature does not verify")
+    _check_fresh(head.values(dated)[0], now)
 
 
 def _params(text: str) -> dict[str, str]:
@@ -168,29 +188,32 @@ def _key(key_id: str, kind: KeyKind, keys: Keyring, now: float) -> tuple[str, RS
 def _required(head: Head) -> frozenset[str]:
     if head.method not in _BODY_METHODS:
         return _ALWAYS
-    storage = head.values("host")[:1] and head.values("host")[0].lower().startswith("objectstorage.")
-    if storage and head.method == "PUT" and _BODY_UNSIGNED.fullmatch(head.target.partition("?")[0]):
+    if is_exempt(head.method, "".join(head.values("host")[:1]), head.target.partition("?")[0]):
         return _ALWAYS
     return _ALWAYS | _WITH_BODY
 
 
-def _check_fresh(value: str, now: float, invalid: Callable[[str], _Invalid]) -> None:
+def _pem(key: RSAPublicKey) -> str:
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def _check_fresh(value: str, now: float) -> None:
     try:
         at = parsedate_to_datetime(value).timestamp()
     except ValueError as error:
-        raise invalid(f'date "{value[:40]}" cannot be read') from error
+        raise SignatureRefused(f'date "{value[:40]}" cannot be read') from error
     if abs(now - at) > TOLERANCE_S:
-        raise invalid(f"date is {abs(now - at):.0f} s off")
+        raise SignatureRefused(f"date is {abs(now - at):.0f} s off")
 
 
-def _announced_hash(head: Head, invalid: Callable[[str], _Invalid]) -> bytes | None:
+def _announced_hash(head: Head) -> bytes | None:
     values = head.values("x-content-sha256")
     if not values:
         return None
     try:
         digest = base64.b64decode(values[0], validate=True)
     except binascii.Error as error:
-        raise invalid("x-content-sha256 is not base64") from error
+        raise SignatureRefused("x-content-sha256 is not base64") from error
     if len(digest) != _SHA256_BYTES:
-        raise invalid("x-content-sha256 is not a SHA-256")
+        raise SignatureRefused("x-content-sha256 is not a SHA-256")
     return digest

@@ -24,15 +24,18 @@ from typing import Any
 from aiohttp import ClientConnectionError, web
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from jwt.algorithms import RSAAlgorithm
 
 from tests.e2e.cloud.assertion import ExchangeRefused, UnknownKid, verify_assertion
 from tests.e2e.cloud.exchange import ExchangeRequest, principal, read_request
+from tests.e2e.cloud.exempt import HOSTS
 from tests.e2e.cloud.faults_io import Faults, read_faults
+from tests.e2e.cloud.instance import FederationRefused, read_federation
 from tests.e2e.cloud.jwks_io import KeySets
-from tests.e2e.cloud.model import Config, User
+from tests.e2e.cloud.model import Config
 from tests.e2e.cloud.record_io import Record, Recorder
 from tests.e2e.cloud.request_signature import Head, Judgement, KeyKind, Keyring, Verdict, judge
-from tests.e2e.cloud.service import API_HOSTS, DOMAIN, NOT_AUTHENTICATED, Answer, Service, ServiceRefused, iso, not_found
+from tests.e2e.cloud.service import API_HOSTS, AUTH, DOMAIN, NOT_AUTHENTICATED, Answer, Service, ServiceRefused, iso, not_found
 from tests.e2e.cloud.store_io import Blob, Store, Stored, StoreFull, Upload
 from tests.e2e.cloud.tls_io import Authority, NamedContexts, write_ca
 from tests.e2e.cloud.upst import mint_upst
@@ -43,6 +46,9 @@ _CHUNK = 256 << 10
 _MAX_HEADER = 32 << 10
 _LINGER_S = 2.0
 _OBJECT = re.compile(r"/n/(?P<namespace>[^/]+)/b/(?P<bucket>[^/]+)/(?P<kind>[ou])(?:/(?P<name>.+))?")
+_JWKS = "/admin/v1/SigningCert/jwk"
+_PUBLIC = frozenset({"/.well-known/openid-configuration", _JWKS})
+"""What a domain answers to anybody; the key set of a real one is public only when its settings say so."""
 _RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
@@ -138,6 +144,12 @@ class Cloud:
         if host == DOMAIN and request.raw_path.partition("?")[0] == "/oauth2/v1/token":
             seen.kind, seen.verdict = "exchange", "refused"
             return await self._exchange(request, seen, faults)
+        if host == DOMAIN and request.method == "GET" and request.raw_path in _PUBLIC:
+            seen.kind, seen.verdict = "open", Verdict.OPEN
+            return web.json_response(self._published(request.raw_path))
+        if host == AUTH and request.raw_path == "/v1/x509":
+            seen.kind, seen.verdict = "x509", "refused"
+            return await self._x509(request, seen)
         return await self._api(request, seen, faults)
 
     def _sni(self, request: web.BaseRequest) -> str:
@@ -179,9 +191,9 @@ class Cloud:
         try:
             _continue(request)
             body = await self._body(request, seen, None, _MAX_FORM)
-            headers = request.headers
-            wanted = read_request(request.method, headers.get("authorization", ""), headers.get("content-type", ""), body, self._config)
-            user = principal(wanted, await self._verified(wanted), self._config)
+            given, kind = request.headers.get("authorization", ""), request.headers.get("content-type", "")
+            wanted = read_request(request.method, given, kind, body, self._config, self._instance(request, given, body, seen))
+            subject = principal(wanted, await self._verified(wanted), self._config)
         except BodyTooLarge:
             seen.why = "form too large"
             return web.json_response({"error": "invalid_request", "error_description": seen.why}, status=413)
@@ -189,10 +201,59 @@ class Cloud:
             seen.why = str(refused)
             answer = {"error": refused.error, "error_description": refused.why, "ecid": secrets.token_hex(8)}
             return web.json_response(answer, status=refused.status, headers={"cache-control": "no-store"})
-        seen.verdict, seen.principal = "exchanged", user.subject
+        seen.verdict, seen.principal = "exchanged", subject
         if faults.exchange == "no-token":
             return web.json_response({"access_token": "not where it belongs"})
-        return web.json_response({"token": self._upst(wanted, user, faults)}, headers={"cache-control": "no-store"})
+        return web.json_response({"token": self._upst(wanted, subject, faults)}, headers={"cache-control": "no-store"})
+
+    def _instance(self, request: web.BaseRequest, given: str, body: bytes, seen: Seen) -> str:
+        """Give the OCID of the instance that signed the exchange; empty when it is not signed.  Raises ExchangeRefused."""
+        if not given.lower().startswith("signature "):
+            return ""
+        judgement = judge(_head(request), self._keyring, time.time())
+        seen.key_kind = judgement.kind
+        if judgement.verdict is not Verdict.VALID:
+            raise ExchangeRefused("invalid_client", f"the request signature: {judgement.why}", status=401)
+        if judgement.body_sha256 != sha256(body).digest():
+            raise ExchangeRefused("invalid_client", "the body's hash is not x-content-sha256", status=401)
+        if not judgement.principal.startswith("ocid1.instance."):
+            raise ExchangeRefused("invalid_client", "the request is not signed by an instance", status=401)
+        return judgement.principal
+
+    # -- the auth service
+
+    async def _x509(self, request: web.BaseRequest, seen: Seen) -> web.StreamResponse:
+        """Turn an instance's certificate into a token of its own."""
+        _continue(request)
+        body = await self._body(request, seen, None, _MAX_FORM)
+        try:
+            found = read_federation(_head(request), body, self._config.instance_roots, time.time())
+        except FederationRefused as refused:
+            seen.why = str(refused)
+            raise ServiceRefused(401, "NotAuthenticated", str(refused)) from refused
+        seen.verdict, seen.principal = "exchanged", found.instance
+        token = mint_upst(
+            self._domain_key,
+            kid=self._domain_kid,
+            subject=found.instance,
+            tenancy=found.tenancy,
+            public_key=found.public_key,
+            now=time.time(),
+            life_s=self._faults_now().instance_life_s,
+            token_id=secrets.token_hex(16),
+            kind=("instance", "x509"),
+        )
+        return web.json_response({"token": token})
+
+    def _faults_now(self) -> Faults:
+        return read_faults(self._faults)
+
+    def _published(self, path: str) -> dict[str, Any]:
+        if path == _JWKS:
+            public = json.loads(RSAAlgorithm.to_jwk(self._domain_key.public_key()))
+            return {"keys": [{**{name: public[name] for name in ("kty", "n", "e")}, "kid": self._domain_kid, "use": "sig", "alg": "RS256"}]}
+        return {"issuer": "https://identity.oraclecloud.com/", "jwks_uri": f"https://{DOMAIN}{_JWKS}",
+                "token_endpoint": f"https://{DOMAIN}/oauth2/v1/token"}  # fmt: skip
 
     async def _verified(self, wanted: ExchangeRequest) -> dict[str, Any]:
         trust = wanted.trust
@@ -207,8 +268,8 @@ class Cloud:
         except UnknownKid as unknown:
             raise ExchangeRefused("invalid_grant", str(unknown)) from unknown
 
-    def _upst(self, wanted: ExchangeRequest, user: User, faults: Faults) -> str:
-        key, subject = wanted.public_key, user.subject
+    def _upst(self, wanted: ExchangeRequest, subject: str, faults: Faults) -> str:
+        key = wanted.public_key
         if faults.exchange == "foreign-key":
             key = self._domain_key.public_key()
         if faults.exchange == "foreign-principal":
@@ -222,6 +283,8 @@ class Cloud:
             now=time.time(),
             life_s=faults.token_life_s or self._config.token_life_seconds,
             token_id=secrets.token_hex(16),
+            kind=("resource", "rpst") if wanted.resource_type else ("user", "upst"),
+            resource_type=wanted.resource_type,
         )
 
     async def _exchange_fault(self, request: web.BaseRequest, seen: Seen, faults: Faults) -> web.StreamResponse | None:
@@ -253,6 +316,8 @@ class Cloud:
         if (fault := await self._api_fault(request, seen, faults)) is not None:
             return fault
         try:
+            if request.raw_path.startswith("/echo") or seen.host in HOSTS:
+                return await self._echo(request, seen, judgement)
             if seen.host.startswith("objectstorage."):
                 return await self._object_storage(request, seen, judgement)
             return await self._plain(request, seen, judgement)
@@ -281,6 +346,22 @@ class Cloud:
             case "cut":
                 raise Misbehaved(b'HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 1000\r\n\r\n[{"id": "ocid1')
         return None
+
+    async def _echo(self, request: web.BaseRequest, seen: Seen, judgement: Judgement) -> web.StreamResponse:
+        """Say what came, for every verb and body; also what the services of the exempt operations answer."""
+        _continue(request)
+        digest = sha256()
+        async for chunk in request.content.iter_chunked(_CHUNK):
+            digest.update(chunk)
+            seen.body_bytes += len(chunk)
+        if judgement.body_sha256 not in (None, digest.digest()):
+            raise BodyMismatch("the body's hash is not x-content-sha256")
+        known = _head(request)
+        told = {
+            "method": request.method, "target": request.raw_path, "bytes": seen.body_bytes, "sha256": digest.hexdigest(),
+            "headers": [[name, value] for name, value in known.headers], "pem": judgement.pem,
+        }  # fmt: skip
+        return web.json_response(told if request.raw_path.startswith("/echo") else {}, headers={"etag": secrets.token_hex(8)})
 
     async def _plain(self, request: web.BaseRequest, seen: Seen, judgement: Judgement) -> web.StreamResponse:
         body = await self._json(request, seen, judgement)
@@ -508,7 +589,7 @@ def _refusal(request: web.BaseRequest, refused: ServiceRefused) -> web.Response:
 async def serve(config: Config, listening: Sequence[Listening], ca_dir: Path, record: Path, faults: Path | None) -> None:
     """Listen and answer until cancelled; one JSON line on stdout says when and where."""
     authority = Authority()
-    contexts = NamedContexts(authority, (DOMAIN, *API_HOSTS, *config.extra_api_hosts, *config.open_hosts))
+    contexts = NamedContexts(authority, (DOMAIN, AUTH, *API_HOSTS, *config.extra_api_hosts, *config.open_hosts))
     recorder = Recorder(record)
     cloud = Cloud(config, contexts, recorder, faults)
     server = web.Server(

@@ -15,6 +15,8 @@ from typing import Any
 from tests.e2e.cloud.model import Config
 
 DOMAIN = "idcs-demo.identity.test-1.cloud.test"
+AUTH = "auth.test-1.cloud.test"
+"""Where instances turn their certificate into a token; also what the SDK makes of service ``auth`` and the region."""
 API_HOSTS = (
     "identity.test-1.oci.cloud.test",  # what oci-cli 3.95.1 makes of the region for the Identity API
     "identity.test-1.cloud.test",

@@ -1,7 +1,7 @@
 """
-Make and read user principal session tokens.
+Make and read session tokens: of user principals, of resource principals, of instances.
 
-In: the domain's key, the service user, the caller's public key, the time.  Out: a JWT that the API endpoints accept while it lives.
+In: the domain's key, the subject, the caller's public key, the time.  Out: a JWT that the API endpoints accept while it lives.
 ``jwk`` is a JSON *string* inside the claims, as in Oracle's own session tokens.  Pure.
 """
 
@@ -20,9 +20,19 @@ class TokenRefused(Exception):
 
 
 def mint_upst(
-    domain_key: RSAPrivateKey, *, kid: str, subject: str, tenancy: str, public_key: RSAPublicKey, now: float, life_s: int, token_id: str
+    domain_key: RSAPrivateKey,
+    *,
+    kid: str,
+    subject: str,
+    tenancy: str,
+    public_key: RSAPublicKey,
+    now: float,
+    life_s: int,
+    token_id: str,
+    kind: tuple[str, str] = ("user", "upst"),
+    resource_type: str = "",
 ) -> str:
-    """Sign a token for ``subject`` that works with the private half of ``public_key`` only."""
+    """Sign a token for ``subject`` that works with the private half of ``public_key`` only; ``kind`` is ``ptype`` and ``ttype``."""
     jwk = json.loads(jwt.algorithms.RSAAlgorithm.to_jwk(public_key))
     claims = {
         "iss": ISSUER,
@@ -30,8 +40,9 @@ def mint_upst(
         "sub": subject,
         "tenant": tenancy,
         "opc-tenant": tenancy,
-        "ptype": "user",
-        "ttype": "upst",
+        "ptype": kind[0],
+        "ttype": kind[1],
+        **({"res_type": resource_type} if resource_type else {}),
         "iat": int(now),
         "exp": int(now) + life_s,
         "sess_exp": int(now) + life_s,

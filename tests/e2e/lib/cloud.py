@@ -16,7 +16,7 @@ from typing import IO, Any, Self
 from tests.e2e.cloud.faults_io import Faults, write_faults
 from tests.e2e.cloud.model import parse_config
 from tests.e2e.cloud.record_io import Record, read_records
-from tests.e2e.cloud.service import API_HOSTS, DOMAIN
+from tests.e2e.cloud.service import API_HOSTS, AUTH, DOMAIN
 from tests.e2e.lib.net import REPOSITORY, FarSide, HarnessError, Subnet, launcher, write_hosts
 
 _START_WITHIN_S = 30
@@ -33,7 +33,7 @@ class RunningCloud:
         """
         self.directory = directory
         text = json.dumps(dict(config))
-        self.names = (DOMAIN, *API_HOSTS, *(parsed := parse_config(text)).extra_api_hosts, *parsed.open_hosts)
+        self.names = (DOMAIN, AUTH, *API_HOSTS, *(parsed := parse_config(text)).extra_api_hosts, *parsed.open_hosts)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "cloud.json").write_text(text)
         self.record_file, self.faults_file = directory / "seen.jsonl", directory / "faults.json"

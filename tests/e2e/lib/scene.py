@@ -16,8 +16,9 @@ from typing import Any
 from control.reason import ABOUT, Reason
 from tests.e2e.cloud.record_io import Record
 from tests.e2e.cloud.service import DOMAIN
-from tests.e2e.lib.hand import Answer, Hand
+from tests.e2e.lib.hand import Answer, Hand, head
 from tests.e2e.lib.net import HarnessError
+from tests.e2e.lib.oci_cli import NAMESPACE, TENANCY
 from tests.e2e.lib.stage import CLIENT_ID, TRUST_DOMAIN, USER_UID, Stage
 
 IDENTITY = "identity.test-1.oci.cloud.test"
@@ -64,7 +65,16 @@ class Scene:
 
     # -- resources
 
-    def write(self, part: str, *, script: str = "", destinations: str = "", ttl_cap_s: int = 3600) -> None:
+    def write(
+        self,
+        part: str,
+        *,
+        script: str = "",
+        destinations: str = "",
+        ttl_cap_s: int = 3600,
+        mode: str = "enforce",
+        on_daemon_down: str = "refuse",
+    ) -> None:
         """Write the documents of one part; a reload puts them in force."""
         stage = self.stage
         networks = f'networks: ["10.77.{stage.subnet.number}.0/24", "fd77:c1d:{stage.subnet.number:x}::/64"]'
@@ -130,9 +140,10 @@ spec:
   identity: {part}
   source: {part}-upst
   owner: platform-team@example.org
-  mode: enforce
+  mode: {mode}
   destinations:
 {places}  delivery: {{wire: {{signer: oci}}}}
+  onDaemonDown: {on_daemon_down}
 """
         )
 
@@ -237,6 +248,34 @@ def refused(scene: Scene, seen: Watch, answer: Answer, status: int, reason: Reas
         assert said["reason"] == reason
         assert said["hint"]
     return line
+
+
+DOWNLOAD = 40 << 20
+"""Bytes that ``begun`` downloads: more than all buffers on the way hold."""
+_PUT = """
+sock = hands.sockets[number]
+sock.sendall(head.encode())
+for _ in range(size >> 20):
+    sock.sendall(b"x" * (1 << 20))
+"""
+
+
+def begun(scene: Scene, hand: Hand) -> int:
+    """Begin a download on a connection of its own and stop reading in the middle of it; ``drain`` reads the rest."""
+    target = f"/n/{NAMESPACE}/b/demo/o/begun"
+    signature = (
+        f'Signature version="1",keyId="{TENANCY}/user/00:11",algorithm="rsa-sha256",headers="date (request-target) host",signature="eA=="'
+    )
+    headers = [("content-type", "application/octet-stream"), ("authorization", signature), ("date", "x"), ("content-length", str(DOWNLOAD))]
+    put = hand.open(STORAGE)
+    hand.python(_PUT, number=put, head=head(STORAGE, "PUT", target, headers).decode(), size=DOWNLOAD)
+    status = hand.answer(put, "PUT").status
+    hand.close(put)
+    number = hand.open(STORAGE)
+    hand.send(number, head(STORAGE, "GET", target))
+    if status != 200 or not hand.do("read", number=number, most=1000).startswith("HTTP/1.1 200"):
+        raise HarnessError("the download did not begin")
+    return number
 
 
 @contextmanager

@@ -37,6 +37,17 @@ CLIENT_ID = "credwire-exchange"
 CREDWIRE = (sys.executable, "-P", "-m", "control.cli.main")
 CREDWIRED = (sys.executable, "-P", "-m", "control.daemon.main")
 _ISSUER_PORT = 8443
+_SWITCH = """
+import json, sys, time
+from pathlib import Path
+from control.daemon import switch_io
+from control.daemon.config_io import load_config
+config, faults = load_config(Path(sys.argv[1]))
+assert config is not None, faults
+for_s, began = json.loads(sys.argv[3]), time.time()
+done = switch_io.off(config, for_s, "an engineer at 3 a.m.") if sys.argv[2] == "off" else switch_io.on(config, "an engineer at 3 a.m.")
+print(json.dumps({**done._asdict(), "began": began, "ended": time.time()}))
+"""
 _numbers = count()
 """Stages of one process, so that two of the same name can stand beside each other."""
 
@@ -156,12 +167,21 @@ cgroup:
   scope: /{self.kennel.cgroup.name}
   daemon: /{self.kennel.cgroup.name}/daemon
 listenPort: {self.listen_port}
+seal: {{with: file, keyFile: {self._seal_key()}}}
 public:
   listen: {self.subnet.here4}:{_ISSUER_PORT}
   certificate: {self.directory}/issuer.pem
   key: {self.directory}/issuer.key
 """
         )
+
+    def _seal_key(self) -> Path:
+        """Make the key file of an operator: without one this machine's keys would lie plain, which status shows in red."""
+        key = self.directory / "seal.key"
+        if not key.exists():
+            key.write_bytes(os.urandom(32))
+            key.chmod(0o600)
+        return key
 
     def write_resources(self, *, selectors: str = "", destinations: str = "", more: str = "") -> None:
         """Write the resource set; the texts replace the parts of the same name, indented as they stand."""
@@ -286,6 +306,15 @@ spec:
         """Run the command line, as root."""
         argv = [*launcher(*self.options()), *CREDWIRE, "--config", str(self.config), *words]
         return subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=timeout, check=False)
+
+    def switch(self, word: str, for_s: float | None = None) -> dict[str, Any]:
+        """Throw the off switch (``off`` or ``on``) as a tool of root's does; its outcome, with ``began`` and ``ended``."""
+        argv = [*launcher(*self.options()), sys.executable, "-P", "-c", _SWITCH, str(self.config), word, json.dumps(for_s)]
+        done = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, timeout=30, check=False)
+        if done.returncode != 0:
+            raise HarnessError(f"switch {word}: {done.stderr}")
+        outcome: dict[str, Any] = json.loads(done.stdout)
+        return outcome
 
     # -- the daemon
 

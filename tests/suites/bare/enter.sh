@@ -12,6 +12,10 @@ mount --bind "$root" "$root"
 for place in proc sys dev; do
   mount --rbind "/$place" "$root/$place"
 done
+if [ -n "${CREDWIRE_ALONE:-}" ]; then # the cgroup namespace begins at the cgroup we are in; a pin elsewhere would outlive us
+  mount -t cgroup2 none "$root/sys/fs/cgroup"
+  mount -t bpf none "$root/sys/fs/bpf"
+fi
 mount -t tmpfs -o mode=0755,nosuid,nodev tmpfs "$root/run"
 IFS=:
 for path in $readonly; do # package sources that this machine keeps in directories of its own

@@ -21,15 +21,25 @@ from control.api.view import (
     BindingView,
     BundleView,
     Caller,
+    ChangeView,
     DestinationView,
+    DiffView,
     ExplainView,
+    FaultView,
+    FieldView,
     HealthLine,
+    IdentitiesView,
+    IdentityView,
     LeaseView,
+    OffView,
     ProcessView,
+    Program,
     ReloadView,
+    RevokeView,
     Role,
     StatusView,
     StepView,
+    SwitchView,
 )
 from control.audit.event import Event
 from control.audit.journal_io import Journal
@@ -53,6 +63,25 @@ OCI = BindingView(
     on_lease_failure="refuse",
     on_daemon_down="refuse",
     place="/etc/credwire/resources/oci.yaml:31:1",
+)
+
+IDENTITY = IdentityView(
+    name="oci-cli",
+    spiffe_id="spiffe://corp.example/ops/oci-cli",
+    environment="prod",
+    owner="platform-team@example.org",
+    selectors=("unix:uid 1001 and unix:exe:path /usr/bin/python3.11 and script:path /opt/oci/bin/oci",),
+    bindings=("oci-cli-prod",),
+    processes=(4321,),
+    place="/etc/credwire/resources/oci.yaml:3:1",
+)
+
+CHANGE = ChangeView(
+    "WorkloadCredential",
+    "oci-cli-prod",
+    "changed",
+    (FieldView("destinations[0].methods", "GET", "GET, POST"),),
+    "1 connection of 1 process will be cut",
 )
 
 STATUS = StatusView(
@@ -81,12 +110,16 @@ class SmallView:
         self.journal = Journal(directory)
         self.shown = STATUS
         self.bound = BindingsView((OCI,), 7)
+        self.changes: tuple[ChangeView, ...] = (CHANGE,)
         self.reload_errors: tuple[str, ...] = ()
+        self.reload_faults: tuple[FaultView, ...] = ()
         self.fault: Exception | None = None
         self.stuck = asyncio.Event()
         self.stuck.set()
         self.refusals: list[tuple[Caller, str]] = []
         self.reloaders: list[Caller] = []
+        self.programs: list[Program] = []
+        self.revokers: list[Caller] = []
         self.followers = 0
 
     async def status(self) -> StatusView:
@@ -117,6 +150,16 @@ class SmallView:
             Reason.GRANTED, (*steps, StepView("binding", True, "host, method and path match")), facts, "oci-cli", "oci-cli-prod"
         )
 
+    async def explain_program(self, program: Program, url: str, method: str) -> ExplainView:
+        self.programs.append(program)
+        facts = {"exe": program.exe, "script": program.script, "uid": str(program.uid)}
+        if (program.exe, program.script, program.uid) != ("/usr/bin/python3.11", "/opt/oci/bin/oci", 1001):
+            no = StepView("identity", False, f"uid {program.uid} is not 1001", "oci.yaml:8:7")
+            return _explained(Reason.IDENTITY_NONE, (no,), facts, "", "")
+        if not url:
+            return _explained(Reason.GRANTED, (StepView("identity", True, 'is "oci-cli"'),), facts, "oci-cli", "")
+        return await self.explain_process(4321, url, method)
+
     async def explain_id(self, id: str) -> ExplainView | None:
         events = self.journal.find(id)
         if not events:
@@ -144,9 +187,28 @@ class SmallView:
         if self.fault:
             raise self.fault
         if self.reload_errors:
-            return ReloadView(False, self.shown.revision, self.shown.digest_running, self.reload_errors)
+            return ReloadView(False, self.shown.revision, self.shown.digest_running, self.reload_errors, faults=self.reload_faults)
         self.shown = msgspec.structs.replace(self.shown, revision=self.shown.revision + 1)
         return ReloadView(True, self.shown.revision, self.shown.digest_running, (), ('identity "old" has no binding',))
+
+    async def identities(self) -> IdentitiesView:
+        return IdentitiesView((IDENTITY,), 7)
+
+    async def diff(self) -> DiffView:
+        return DiffView(self.shown.revision, self.changes, self.reload_faults)
+
+    async def revoke(self, caller: Caller, *, binding: str, identity: str, pid: int) -> RevokeView:
+        self.revokers.append(caller)
+        if (binding or "oci-cli-prod") != "oci-cli-prod" or (identity or "oci-cli") != "oci-cli":
+            raise ResourceError(Reason.RESOURCE_DANGLING, f'there is no "{binding or identity}"', hint="credwire binding list")
+        return RevokeView(1, 1, (pid,) if pid else ())
+
+    async def switch(self, caller: Caller, *, binding: str, off: bool, for_s: float) -> SwitchView:
+        if binding != "oci-cli-prod":
+            raise ResourceError(Reason.RESOURCE_DANGLING, f'there is no binding "{binding}"', hint="defined bindings: oci-cli-prod")
+        still = OffView(bindings={binding: AT + for_s if for_s else 0.0} if off else {}, by=f"uid {caller.uid}" if off else "")
+        self.shown = msgspec.structs.replace(self.shown, off=still)
+        return SwitchView(still, 1 if off else 0)
 
     async def refused(self, caller: Caller, method: str) -> None:
         self.refusals.append((caller, method))

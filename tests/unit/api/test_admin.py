@@ -2,9 +2,11 @@
 
 import contextlib
 import os
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from pathlib import Path
@@ -17,10 +19,10 @@ from control.api.client_io import Admin
 from control.api.refusal import PREFACE
 from control.api.roles import Rules
 from control.api.server_io import MAX_CALLERS_PER_UID
-from control.api.view import Role
+from control.api.view import Program, Role
 from control.audit.event import Event
 from control.reason import Reason
-from tests.unit.api.small import AT, MINE, NOBODY, OCI, STATUS, VIEWER, broken, running
+from tests.unit.api.small import AT, CHANGE, IDENTITY, MINE, NOBODY, OCI, STATUS, VIEWER, broken, running
 
 
 @pytest.fixture
@@ -97,6 +99,87 @@ def test_viewer_may_look_but_not_change(tmp_path: Path) -> None:
             with pytest.raises(AskError, match="may not call Reload"):
                 admin.reload()
         assert len(small.view.refusals) <= 3  # the audit is not theirs to fill
+
+
+def _made(directory: Path) -> Path:
+    directory.mkdir()
+    return directory
+
+
+def test_what_changes_something_is_refused_to_a_viewer(tmp_path: Path) -> None:
+    """Revoking and switching need the admin role; what they would show, a viewer may see."""
+    with running(_made(tmp_path / "viewer"), VIEWER) as small, Admin(small.path) as admin:
+        for ask in (lambda: admin.revoke(binding="oci-cli-prod"), lambda: admin.switch("oci-cli-prod", off=True)):
+            with pytest.raises(AskError, match="may not call") as refused:
+                ask()
+            assert refused.value.fault is Fault.NOT_ALLOWED
+        assert small.view.revokers == []
+        assert admin.diff().changes == (CHANGE,)
+        assert admin.identities().identities == (IDENTITY,)
+    with running(tmp_path) as small, Admin(small.path) as admin:
+        assert admin.revoke(identity="oci-cli").leases == 1
+        assert admin.revoke(pid=4321).processes == (4321,)
+        assert admin.switch("oci-cli-prod", off=True, for_s=60).off.bindings == {"oci-cli-prod": AT + 60}
+        assert admin.status().off.bindings == {"oci-cli-prod": AT + 60}
+        assert admin.switch("oci-cli-prod", off=False).off.bindings == {}
+
+
+@pytest.mark.parametrize("for_s", [-1.0, float("nan"), float("inf"), 1e12])
+def test_a_time_that_is_none_is_refused(small, for_s: float) -> None:
+    """Whoever switches off for a time that cannot be meant is told so, and nothing is switched."""
+    with Admin(small.path) as admin:
+        with pytest.raises(AskError, match="the time to be off cannot be understood"):
+            admin.switch("oci-cli-prod", off=True, for_s=for_s)
+        assert admin.status().off.bindings == {}
+
+
+def test_an_empty_revocation_is_refused(small) -> None:
+    """Nothing named is not everything."""
+    with Admin(small.path) as admin, pytest.raises(AskError, match="no binding, identity or process was given"):
+        admin.revoke()
+    assert small.view.revokers == []
+
+
+def test_program_of_a_viewer_is_their_own_whatever_they_say(tmp_path: Path) -> None:
+    """run asks about a program under the caller's user; only an admin may ask about somebody else's."""
+    program = Program("/usr/bin/python3.11", "/opt/oci/bin/oci", 1001, 1001)
+    me = (os.geteuid(), os.getegid())
+    with running(_made(tmp_path / "viewer"), VIEWER) as small, Admin(small.path) as admin:
+        assert admin.explain_program(program).reason == ("granted" if me[0] == 1001 else "identity-none")
+        assert (small.view.programs[0].uid, small.view.programs[0].gid) == me
+    with running(tmp_path) as small, Admin(small.path) as admin:
+        assert admin.explain_program(program).identity == "oci-cli"
+        url = "https://identity.test-1.cloud.test/20160918/users"
+        assert admin.explain_program(program, url, "DELETE").reason == "method-not-allowed"
+        admin.explain_program(Program(program.exe))
+        assert (small.view.programs[-1].uid, small.view.programs[-1].gid) == me
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody who may not open a socket")
+def test_who_may_not_open_the_admin_socket_finds_the_view_socket_beside_it(tmp_path: Path) -> None:
+    """The client falls back by itself, and says so about the first socket when neither may be opened."""
+    ask = (
+        "import os, sys; from pathlib import Path; from control.api.client_io import choose; from control.api.ask import AskError\n"
+        "os.setgroups([]); os.setgid(64002); os.setuid(64002)\n"
+        "try: print(choose(Path(sys.argv[1])).name)\n"
+        "except AskError as error: print(error.fault, error.message)\n"
+    )
+    place = Path(tempfile.mkdtemp(prefix="credwire-", dir="/run"))
+    try:
+        place.chmod(0o755)
+        with contextlib.ExitStack() as open_sockets:
+            for name, mode in (("admin.sock", 0o660), ("view.sock", 0o666)):
+                sock = open_sockets.enter_context(socket.socket(socket.AF_UNIX))
+                sock.bind(str(place / name))
+                (place / name).chmod(mode)
+                sock.listen(4)
+            argv = [sys.executable, "-c", ask, str(place / "admin.sock")]
+            assert subprocess.run(argv, capture_output=True, text=True, check=True).stdout == "view.sock\n"
+            (place / "view.sock").chmod(0o660)
+            told = subprocess.run(argv, capture_output=True, text=True, check=True).stdout
+            assert told.startswith(f"not-allowed {place}/admin.sock may not be opened by uid 64002")
+    finally:
+        shutil.rmtree(place)
 
 
 def test_admin_on_a_view_socket_is_a_viewer(tmp_path: Path) -> None:

@@ -5,11 +5,23 @@ from datetime import date
 import pytest
 
 from control.binding.load import Loaded, load
-from control.binding.model import Destination, OciSigner, OciSource
+from control.binding.model import (
+    BasicSigner,
+    BearerSigner,
+    CookieSigner,
+    Destination,
+    HeaderSigner,
+    OciSigner,
+    OciSource,
+    QuerySigner,
+    StaticSource,
+    WireSigner,
+)
 from control.errors import ResourceError
 from control.identity.model import Selector
 from control.reason import Reason
 from tests.unit.binding.bad import BAD, DANGLING, DUPLICATE, OVERBROAD, Bad
+from tests.unit.binding.bad_static import BAD_STATIC, ORDERS, SECRET
 from tests.unit.binding.docs import GOOD, SECOND, changed
 
 
@@ -125,6 +137,73 @@ def test_a_bad_document_is_told_where_and_what_to_try(bad: Bad) -> None:
     assert error.place.file == "a.yaml"
     assert bad.at in (None, (error.place.line, error.place.column)), str(error)
     assert bad.hint in error.hint
+
+
+@pytest.mark.parametrize("bad", BAD_STATIC, ids=[f"{number}-{bad.says}" for number, bad in enumerate(BAD_STATIC)])
+def test_a_bad_static_source_or_signer_is_told_and_no_error_repeats_a_secret(bad: Bad) -> None:
+    """The same for secrets of people's making; what may be one is in no sentence and in no hint."""
+    assert ORDERS.count(bad.old) == 1, bad.old
+    found, errors, _ = loaded(ORDERS.replace(bad.old, bad.new), GOOD)
+    assert found is None
+    fitting = [error for error in errors if bad.says in error.message]
+    assert fitting, [str(error) for error in errors]
+    assert fitting[0].reason is bad.reason
+    place = fitting[0].place
+    assert place is not None
+    assert bad.at in (None, (place.line, place.column)), str(fitting[0])
+    assert bad.hint in fitting[0].hint
+    assert SECRET not in "".join(str(error) + error.hint for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("wire", "signer"),
+    [
+        ("signer: header, header: X-Api-Key", HeaderSigner("x-api-key")),
+        ('signer: header, header: Authorization, template: "Token {secret}"', HeaderSigner("authorization", "Token {secret}")),
+        ("signer: bearer", BearerSigner()),
+        ("signer: basic, username: svc", BasicSigner("svc")),
+        ("signer: query, parameter: api_key", QuerySigner("api_key")),
+        ("signer: cookie, cookie: __Host-session", CookieSigner("__Host-session")),
+    ],
+)
+def test_a_static_source_is_used_by_five_signers(wire: str, signer: WireSigner) -> None:
+    """Without a federation; its life is the time until it is read again."""
+    found, errors, _ = loaded(GOOD, ORDERS.replace("signer: header, header: X-Api-Key", wire))
+    assert [str(error) for error in errors] == []
+    assert found is not None
+    source, binding = found.sources[1], found.bindings[1]
+    assert (source.kind, source.of, source.ttl_cap_s) == ("static", StaticSource(file="/etc/credwire/secrets/orders-key"), 3600)
+    assert (source.audience, source.principal) == ("", "")
+    assert binding.signer == signer
+    by_systemd = ORDERS.replace("file: /etc/credwire/secrets/orders-key", "systemdCredential: orders-key")
+    found = loaded(GOOD, by_systemd).found
+    assert found is not None
+    assert found.sources[1].of == StaticSource(systemd_credential="orders-key")
+
+
+@pytest.mark.parametrize(
+    ("written", "means"),
+    [
+        ("refuse", ("refuse", 0)),
+        ("passthrough", ("passthrough", 0)),
+        ("{stale: 10m}", ("stale", 600)),
+        ("\n    stale: 24h", ("stale", 86400)),
+    ],
+)
+def test_what_happens_without_a_lease(written: str, means: tuple[str, int]) -> None:
+    """Refuse, use the last one for a while, or send without."""
+    found = loaded(changed("onLeaseFailure: refuse", f"onLeaseFailure: {written}")).found
+    assert found is not None
+    assert (found.bindings[0].on_lease_failure, found.bindings[0].stale_s) == means
+
+
+def test_places_and_reviews_are_kept_for_people() -> None:
+    """Where each resource stands and when somebody last looked."""
+    found = loaded(GOOD).found
+    assert found is not None
+    assert found.places["WorkloadCredential/oci-prod"] == "a.yaml:40:18"
+    assert found.reviews == {"Federation/oci-domain": "2026-01-01"}
+    assert set(found.places) == set(found.owners)
 
 
 def test_all_errors_are_told_not_only_the_first() -> None:

@@ -1,7 +1,10 @@
 """Reading a directory, and validating it as anybody on any machine."""
 
+import gc
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,7 +15,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from control.binding.load_io import load_directory
+from control.binding.load import load
+from control.binding.load_io import load_directory, read_roots
 from control.binding.roots import check_roots
 from control.binding.validate_io import validate
 from control.errors import ResourceError
@@ -93,10 +97,78 @@ def test_a_missing_directory_is_an_error_and_no_traceback(tmp_path: Path) -> Non
         found, errors, _ = load_directory(path, "t")
         assert found is None
         assert len(errors) == 1
-    dangling = tmp_path / "d"
-    dangling.mkdir()
-    (dangling / "x.yaml").symlink_to("nowhere")
-    assert load_directory(dangling, "t", guarded=False).errors[0].message == "no such file or directory"
+
+
+def test_a_link_or_a_pipe_is_no_resource_file(write: Write, tmp_path: Path) -> None:
+    """Neither is followed nor waited for; a CA file may be a link, as the distribution's are."""
+    directory = write(a_yaml=GOOD, ca_pem=certificate(ca=True))
+    (directory / "b.yaml").symlink_to("a.yaml")
+    (directory / "c.yaml").symlink_to("nowhere")
+    (directory / "d.yaml").symlink_to("d.yaml")
+    os.mkfifo(directory / "e.yaml")
+    (directory / "f.yaml").mkdir()
+    errors = load_directory(directory, "corp.example", guarded=False).errors
+    assert [(Path(e.place.file).name, e.message) for e in errors if e.place] == [
+        ("b.yaml", "a symbolic link is no resource file"),
+        ("c.yaml", "a symbolic link is no resource file"),
+        ("d.yaml", "a symbolic link is no resource file"),
+        ("e.yaml", "it is no plain file"),
+        ("f.yaml", "it is no plain file"),
+    ]
+    assert all(error.hint for error in errors)
+    (directory / "link.pem").symlink_to("ca.pem")
+    assert read_roots(str(directory / "link.pem"), guarded=False).startswith("-----BEGIN")
+
+
+def test_a_file_that_changes_while_it_is_read_is_an_error(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second fstat after the read sees a writer that came between; the file system tells, not a mark of ours."""
+    directory = write(a_yaml=GOOD)
+    real, seen = os.fstat, []
+
+    def meddling(fd: int) -> os.stat_result:
+        if seen:  # the second look: somebody has written since the first
+            with (directory / "a.yaml").open("a") as file:
+                file.write("# more\n")
+        seen.append(fd)
+        return real(fd)
+
+    monkeypatch.setattr("control.binding.load_io.os.fstat", meddling)
+    (error,) = load_directory(directory, "corp.example", guarded=False).errors
+    assert (error.message, "rename" in error.hint) == ("the file changed while it was read", True)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody who may not read")
+def test_what_may_not_be_read_is_named(write: Write) -> None:
+    """A directory, then a file, of mode 0 for somebody else than root."""
+    directory = write(a_yaml=GOOD)
+    (directory / "a.yaml").chmod(0o600)
+    program = (
+        "import sys, os; from pathlib import Path; from control.binding.load_io import load_directory\n"
+        "os.chroot(sys.argv[1]); os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
+        "print(*(f'{e}; {e.hint}' for e in load_directory(Path('/'), 'corp.example').errors))"
+    )
+    for mode, says in ((0o755, "/a.yaml:1:1: permission denied"), (0o700, "/:1:1: permission denied")):
+        directory.chmod(mode)
+        told = subprocess.run([sys.executable, "-c", program, str(directory)], capture_output=True, text=True, check=True).stdout
+        assert told.strip() == f"{says}; check the path and its mode"
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_half_written_file_is_found_wherever_a_line_is_cut(newline: str) -> None:
+    """
+    Cut at every byte: an error, unless the cut is exactly the end of a line and what stands before it is complete by itself.
+
+    Such a cut is not found, and not always narrower: a selector object that loses its second line matches more (docs/limits.md).
+    """
+    text = GOOD.replace("\n", newline)
+    accepted = []
+    for end in range(len(text)):
+        if load([("a.yaml", text[:end])], lambda _: "", "corp.example").found is not None:
+            assert text[:end].endswith(newline) or not end
+            accepted.append(text[:end].count("\n"))
+    # nothing; the identity with one selector only, and without its default; the federation without its review; the source; the binding
+    # without its two last lines, which say what the defaults say
+    assert accepted == [0, 9, 11, 12, 13, 22, 23, 24, 25, 36, 37, 51, 52]
 
 
 def test_the_digest_is_that_of_the_content(write: Write) -> None:
@@ -171,3 +243,17 @@ def test_validate_here_looks_at_this_machine(write: Write) -> None:
     directory = write(a_yaml=GOOD.replace("/opt/oci/bin/oci", "/opt/no/such/script"))
     assert not any("is not there" in w.message for w in validate(directory, "corp.example").warnings)
     assert any("is not there" in w.message for w in validate(directory, "corp.example", here=True).warnings)
+
+
+def test_the_collector_runs_again_after_a_load(write: Write) -> None:
+    """Whatever came out; and it stays off for whoever had switched it off."""
+    directory = write(a_yaml=GOOD)
+    assert load_directory(directory, "corp.example", guarded=False).found is not None
+    assert gc.isenabled()
+    write(a_yaml="kind: [\n")
+    gc.disable()
+    try:
+        assert load_directory(directory, "corp.example", guarded=False).found is None
+        assert not gc.isenabled()
+    finally:
+        gc.enable()

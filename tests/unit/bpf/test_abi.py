@@ -9,10 +9,10 @@ from bpf.abi import Answer, Event, EventKind, KernelReason, Process, ProcessFlag
 U64, U32, U16 = st.integers(0, 2**64 - 1), st.integers(0, 2**32 - 1), st.integers(0, 65535)
 RECORDS = st.builds(
     Record, U64, U64, U32, U64, U64, U32, U32, U32, U32, U32, U32, U32, U32, U16,
-    st.sampled_from([2, 10]), st.integers(0, 15).map(ProcessFlag), st.integers(0, 1), st.binary(min_size=16, max_size=16),
+    st.sampled_from([2, 10]), st.integers(0, 31).map(ProcessFlag), st.integers(0, 1), st.binary(min_size=16, max_size=16),
 )  # fmt: skip
 PROCESSES = st.builds(
-    Process, U64, U64, U32, U64, U64, U32, U32, U32, U32, U32, U32, st.integers(0, 15).map(ProcessFlag), st.sampled_from(ProcessState)
+    Process, U64, U64, U32, U64, U64, U32, U32, U32, U32, U32, U32, st.integers(0, 31).map(ProcessFlag), st.sampled_from(ProcessState)
 )
 
 
@@ -35,7 +35,9 @@ def test_answer_is_a_record_with_a_verdict(record: Record) -> None:
     raw = record.pack() + (9).to_bytes(4, "little") + (4).to_bytes(4, "little") + bytes([0, 3, 1, 8, 0, 0, 0, 0])
     assert len(raw) == abi.ANSWER_BYTES
     answer = Answer.unpack(raw)
-    assert (answer.identity, answer.revision, answer.state, answer.current, answer.bound) == (9, 4, ProcessState.BOUND, True, True)
+    assert (answer.identity, answer.revision, answer.state, answer.current) == (9, 4, ProcessState.BOUND, True)
+    assert answer.observed == bool(record.flags & ProcessFlag.OBSERVED)
+    assert answer.bound is not answer.observed
     assert answer.record == record
     changed = Answer.unpack(raw[:-8] + bytes([KernelReason.PROCESS_CHANGED, 3, 1, 8, 0, 0, 0, 0]))
     assert not changed.bound

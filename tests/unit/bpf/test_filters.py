@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from bpf.abi import FilterFlag, FilterKey, FilterPart, KernelFilter, Process, ProcessFlag, ProcessState
 from bpf.errors import KernelError
-from bpf.filters import kernel_dev, match, network_keys, port_bits, rows, script_key, scripts_of, shape_of
+from bpf.filters import allowed, kernel_dev, match, network_keys, port_bits, rows, script_key, scripts_of, shape_of
 
 EXE, OTHER = (8 << 20 | 1, 42), (8 << 20 | 1, 43)
 SCRIPTS = {"/opt/tool": 1, "/opt/other": 2}
@@ -26,6 +26,7 @@ FILTERS = st.builds(
     uid=st.sampled_from([None, 0, 1001]),
     script=st.sampled_from([None, *SCRIPTS]),
     direct_when_down=st.booleans(),
+    observe=st.booleans(),
 ).filter(lambda f: (f.exe, f.uid, f.script) != (None, None, None))
 
 
@@ -40,7 +41,7 @@ def hits(f: KernelFilter, p: Process) -> bool:
 
 @given(st.lists(FILTERS, max_size=6))
 def test_rows_judge_as_the_filters_read(filters: list[KernelFilter]) -> None:
-    """For any filters and any process: a hit is a hit, and direct only when every hit says direct."""
+    """For any filters and any process: a hit is a hit, and direct or observed only when every hit says so."""
     found, shapes = rows(filters, SCRIPTS, generation=1)
     for exe, uid, script_id in itertools.product((EXE, OTHER), (0, 1001, 7), (0, 1, 2)):
         p = process(exe, uid, script_id)
@@ -48,6 +49,9 @@ def test_rows_judge_as_the_filters_read(filters: list[KernelFilter]) -> None:
         flags = match(found, p, 1)
         assert bool(flags & FilterFlag.MATCH) == bool(that_hit)
         assert bool(flags & FilterFlag.DIRECT_WHEN_DOWN) == (bool(that_hit) and all(f.direct_when_down for f in that_hit))
+        assert bool(flags & FilterFlag.OBSERVE) == (bool(that_hit) and all(f.observe for f in that_hit))
+        assert bool(allowed(flags) & ProcessFlag.DIRECT_WHEN_DOWN) == bool(flags & FilterFlag.DIRECT_WHEN_DOWN)
+        assert bool(allowed(flags) & ProcessFlag.OBSERVED) == bool(flags & FilterFlag.OBSERVE)
         assert not match(found, p, 2)
     assert shapes == sum({1 << shape_of(f) for f in filters})
 

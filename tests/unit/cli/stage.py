@@ -2,7 +2,8 @@
 A place where command lines are played: a small daemon, a state directory, resources.
 
 ``play`` runs one line of a transcript and gives it back as a transcript has it: stdout as it is, each line of stderr after ``[stderr]``,
-the exit code at the end.  The directory of the test is written ``<dir>``, a SHA-256 ``<digest>``.
+the exit code at the end.  The directory of the test is written ``<dir>``, a SHA-256 ``<digest>``, the day ``<today>``.
+A line is a command of credwire, perhaps behind ``echo WORDS |``, or ``cat FILE``.
 """
 
 import contextlib
@@ -66,7 +67,10 @@ class Stage:
         (directory / "good" / "oci.yaml").write_text(GOOD)
         (directory / "bad").mkdir()
         (directory / "bad" / "oci.yaml").write_text(BAD)
-        config = f"trustDomain: corp.example\npaths:\n  state: {self.state}\n  run: {directory}/run\n  resources: {directory}/good\n"
+        config = (
+            f"trustDomain: corp.example\npaths:\n  state: {self.state}\n  run: {directory}/run\n  resources: {directory}/good\n"
+            f"  pins: {directory}/pins\ncgroup: {{daemon: /credwire-cli-test}}\nseal: {{with: none}}\n"
+        )  # no pins and a cgroup that is not there: a command of a test never touches a daemon that runs on this machine
         (directory / "credwired.yaml").write_text(config)
         self.environment = {
             "PATH": "/usr/bin:/bin", "HOME": str(directory / "home"), "CREDWIRE_CONFIG": str(directory / "credwired.yaml"),
@@ -87,17 +91,33 @@ class Stage:
 
     def play(self, line: str) -> str:
         """Run one command line and tell what came out."""
-        arguments = shlex.split(line)[1:]
-        code, out, err = self.apart(arguments) if arguments[:1] == ["run"] else self.within(arguments)
-        told = out + "".join(f"[stderr] {part}\n" for part in err.splitlines()) + f"[exit {code}]\n"
-        return re.sub(r"\b[0-9a-f]{64}\b", "<digest>", told.replace(str(self.directory), "<dir>"))
+        words = shlex.split(line)
+        given = b""
+        if words[0] == "echo":
+            at = words.index("|")
+            given, words = " ".join(words[1:at]).encode() + b"\n", words[at + 1 :]
+        if words[0] == "cat":
+            return self.hidden(Path(words[1]).read_text())
+        arguments = words[1:]
+        code, out, err = self.apart(arguments) if arguments[:1] == ["run"] else self.within(arguments, given)
+        return self.hidden(out + "".join(f"[stderr] {part}\n" for part in err.splitlines()) + f"[exit {code}]\n")
 
-    def within(self, arguments: list[str]) -> tuple[int, str, str]:
-        """Run in this process: most command lines need no other."""
-        out, err = io.StringIO(), io.StringIO()
-        with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            code = run(arguments)
-        return code, out.getvalue(), err.getvalue()
+    def hidden(self, told: str) -> str:
+        """Put names in the place of what differs from day to day."""
+        told = re.sub(r"(made it on |reviewedAt: )\d{4}-\d\d-\d\d", r"\1<today>", told.replace(str(self.directory), "<dir>"))
+        return re.sub(r"\b[0-9a-f]{64}\b", "<digest>", told)
+
+    def within(self, arguments: list[str], given: bytes = b"") -> tuple[int, str, str]:
+        """Run in this process, with ``given`` on standard input: most command lines need no other process."""
+        out, err = io.TextIOWrapper(io.BytesIO(), write_through=True), io.StringIO()
+        before, sys.stdin = sys.stdin, io.TextIOWrapper(io.BytesIO(given))
+        try:
+            with _environment(self.environment), contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+                code = run(arguments)
+        finally:
+            sys.stdin = before
+        out.seek(0)
+        return code, out.read(), err.getvalue()
 
     def apart(self, arguments: list[str]) -> tuple[int, str, str]:
         """Run as a process of its own."""

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from control.binding.validate_io import DEFAULT_TRUST_DOMAIN
-from control.daemon.config import Cgroup, Config, Limits, Paths, Public, Uids, cgroup2_mount, defaults_text, read_config
+from control.daemon.config import Cgroup, Config, Groups, Limits, Paths, Public, Uids, cgroup2_mount, defaults_text, read_config
 from control.daemon.config_io import load_config, workers
 
 
@@ -13,7 +13,8 @@ def test_the_printed_defaults_are_the_defaults() -> None:
     """What people copy from ``config show --defaults`` changes nothing, and every key is in it."""
     assert read_config("c.yaml", defaults_text()) == (Config(), [])
     keys = """trustDomain issuerUrl paths resources state run pins cache cgroup scope daemon excludedNetworks proxyWorkers listenPort
-    staleAfter uids keys exchange proxy public limits connectionsPerProcess"""
+    staleAfter uids keys exchange proxy public limits connectionsPerProcess
+    groups admin view"""
     for key in keys.split():
         assert f"{key}:" in defaults_text(), key
 
@@ -38,6 +39,7 @@ staleAfter: 3s
 uids: {keys: 11, exchange: 12, proxy: 13, public: 14}
 limits: {connectionsPerProcess: 10}
 public: {listen: "[::]:8443", certificate: /p.pem, key: /p.key}
+groups: {admin: wheel, view: adm}
 """
     config, errors = read_config("c.yaml", text)
     assert errors == []
@@ -53,6 +55,7 @@ public: {listen: "[::]:8443", certificate: /p.pem, key: /p.key}
         uids=Uids(11, 12, 13, 14),
         limits=Limits(10),
         public=Public("::", 8443, "/p.pem", "/p.key"),
+        groups=Groups("wheel", "adm"),
     )
 
 
@@ -76,6 +79,8 @@ def test_the_issuer_follows_the_trust_domain_unless_it_is_named() -> None:
         ("paths: {runn: /run}\n", (1, 9), 'no field "runn"', '"run"'),
         ("paths: /x\n", (1, 8), "instead of a mapping", "below"),
         ("cgroup: {daemon: /}\n", (1, 18), "is the root", "of its own"),
+        ("groups: {admin: adm, view: adm}\n", (1, 28), 'both "adm"', "of their own"),
+        ("groups: {admin: '0'}\n", (1, 17), "not the name of a group", "getent"),
         ("excludedNetworks: [0.0.0.0/0]\n", (1, 20), "every address", "nothing would be bound"),
         ("excludedNetworks: [10.0.0.1/8]\n", (1, 20), "not a CIDR", "10.20"),
         ("proxyWorkers: many\n", (1, 15), '"many" instead of a number', "from 0 to 64"),

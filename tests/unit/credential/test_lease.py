@@ -146,3 +146,60 @@ def test_whatever_happens_no_ended_issue_is_given_and_one_flight_flies(story: li
         in_flight = lease.state in (State.FIRST_FLIGHT, State.REFRESHING)
         assert in_flight == flying
         assert ((lease.state, Event.STARTED) in MOVES) == (not flying)
+
+
+# ---- stale: past its end, for a while ------------------------------------------------------------------------------------------------
+
+
+def failing(why: Refusal = NO, keep_s: float = 600.0) -> tuple[Lease, float]:
+    """A lease whose issue ended while its refreshes failed, and the time."""
+    lease = held()
+    lease.keep_s = keep_s
+    lease.asked(1800)
+    lease.started()
+    lease.failed(3599, why, 1.0, retry_after_s=RETRY_AFTER_MOST_S)
+    return lease, 3600.0
+
+
+def test_an_ended_issue_serves_those_who_may_and_only_while_flights_fail() -> None:
+    """The control asks without leave and is refused; both hear why; after the time, and after a success, it is gone."""
+    lease, end = failing()
+    stale = lease.asked(end + 10, 600.0)
+    assert (stale.stale, stale.refusal) == (True, NO)
+    assert stale.issue is not None
+    assert stale.issue.number == 1
+    assert (lease.asked(end + 10).issue, lease.asked(end + 10).refusal) == (None, NO)
+    assert lease.asked(end + 60, 30.0).issue is None
+    assert lease.asked(end + 600, 600.0).issue is None
+    assert lease.ended is None
+    fresh, end = failing()
+    assert fresh.asked(end + 301, 600.0).start
+    fresh.started()
+    flying = fresh.asked(end + 302, 600.0)
+    assert (flying.stale, flying.start, flying.flying) == (True, False, False)  # nobody waits for a source that is known to fail
+    fresh.succeeded(issue(2, end + 303), 0.0)
+    assert not fresh.asked(end + 303, 600.0).stale
+    assert fresh.ended is None
+
+
+def test_an_issue_that_ended_unused_is_not_stale_before_a_flight_failed() -> None:
+    """Nobody refreshed it because nobody used it: the next one who asks waits for a flight."""
+    lease = held()
+    lease.keep_s = 600.0
+    answer = lease.asked(3700, 600.0)
+    assert (answer.issue, answer.start, answer.flying) == (None, True, True)
+
+
+def test_a_credential_of_somebody_else_ends_the_stale_one_too() -> None:
+    """The far side answers, and says that we are another: that is no outage."""
+    lease, end = failing(Refusal(Reason.PRINCIPAL_MISMATCH, "another"))
+    answer = lease.asked(end + 10, 600.0)
+    assert (answer.issue, answer.stale) == (None, False)
+    assert answer.refusal is not None
+
+
+def test_no_ended_issue_is_kept_where_no_binding_wants_it() -> None:
+    """A session key lives no longer than it is of use."""
+    lease, end = failing(keep_s=0.0)
+    assert lease.asked(end, 0.0).issue is None
+    assert lease.ended is None

@@ -5,10 +5,13 @@ import stat
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from control.credential import ca
+from control.credential import ca, seal
 from control.credential.store_io import Authorities, Store
 from control.errors import SetupError
+from control.secret import Secret
 
 
 @pytest.fixture
@@ -79,3 +82,77 @@ def test_an_authority_is_made_once_and_an_ended_one_goes(directory: Path) -> Non
     later = now + ca.CA_LIFE_S
     assert opened(directory).authorities(later) == {}
     assert not list(directory.glob("ca-*"))
+
+
+# ---- sealed ------------------------------------------------------------------------------------------------------------------------
+
+KEY = Secret(b"k" * 32)
+NOW = 1_800_000_000.0
+
+
+def sealed(directory: Path, key: Secret | None = KEY) -> Store:
+    return Store(os.open(directory, os.O_RDONLY | os.O_DIRECTORY), key)
+
+
+def all_sealed(directory: Path) -> bool:
+    raws = [file.read_bytes() for file in directory.iterdir()]
+    return all(seal.is_sealed(raw) and b"PRIVATE KEY" not in raw for raw in raws)
+
+
+def test_a_directory_with_a_key_holds_nothing_plain(directory: Path) -> None:
+    """Issuer and CA come back, and every file is sealed; without the key, or with another, keys does not start."""
+    first = sealed(directory)
+    kids = [key.kid for key in first.issuer()]
+    made = first.make_authority("b", ca.constrained_to(["a.example"]), NOW)
+    assert all_sealed(directory)
+    assert {stat.S_IMODE(f.stat().st_mode) for f in directory.iterdir()} == {0o600}
+    again = sealed(directory)
+    assert [key.kid for key in again.issuer()] == kids
+    assert [a.certificate for a in again.authorities(NOW)["b"]] == [made.certificate]
+    with pytest.raises(SetupError, match="was sealed with key"):
+        sealed(directory, Secret(b"x" * 32))
+    with pytest.raises(SetupError, match="we have no key"):
+        sealed(directory, None).issuer()
+
+
+def test_a_plain_directory_is_sealed_at_its_first_start(directory: Path) -> None:
+    """The same keys, now sealed; a start that was cut short half-way goes on where it stopped."""
+    before = opened(directory)
+    kids = [key.kid for key in before.issuer()]
+    before.make_authority("b", ca.constrained_to(["a.example"]), NOW)
+    assert not all_sealed(directory)
+    plain = {file.name: file.read_bytes() for file in directory.iterdir()}
+    assert [key.kid for key in sealed(directory).issuer()] == kids
+    assert all_sealed(directory)
+    (directory / "sealed").unlink()  # as a crash after the first file leaves it
+    (directory / "issuer-rs256.pem").write_bytes(plain["issuer-rs256.pem"])
+    assert [key.kid for key in sealed(directory).issuer()] == kids
+    assert all_sealed(directory)
+    assert len(sealed(directory).authorities(NOW)["b"]) == 1
+
+
+def test_a_plain_key_in_a_sealed_directory_is_refused(directory: Path) -> None:
+    """Who can write here but not seal cannot put a key of theirs in our key's place."""
+    good = sealed(directory)
+    good.issuer()
+    theirs = ec.generate_private_key(ec.SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    file = directory / "issuer-es256.pem"
+    ours = file.read_bytes()
+    file.write_bytes(theirs)
+    with pytest.raises(SetupError, match="is not sealed, though"):
+        sealed(directory)
+    file.write_bytes((directory / "issuer-rs256.pem").read_bytes())
+    with pytest.raises(SetupError, match="was sealed for the name"):
+        sealed(directory)
+    file.write_bytes(ours)
+    sealed(directory).issuer()
+
+
+def test_a_doubtful_plain_file_stops_the_sealing_before_it_begins(directory: Path) -> None:
+    """Nothing is rewritten while one of them is not understood."""
+    opened(directory).issuer()
+    (directory / "issuer-rs256.pem").write_bytes(b"garbage")
+    before = (directory / "issuer-es256.pem").read_bytes()
+    with pytest.raises(SetupError, match="issuer-rs256"):
+        sealed(directory)
+    assert (directory / "issuer-es256.pem").read_bytes() == before

@@ -10,7 +10,8 @@ import msgspec
 
 from control.binding.load import Loaded
 from control.binding.model import Binding, Destination, ResourceSet
-from control.daemon.policy_io import EMPTY, SET_MOST, Policy
+from control.daemon.policy_io import SET_MOST, Policy
+from control.daemon.running import EMPTY
 from control.identity.model import Identity
 
 
@@ -27,10 +28,21 @@ def made(kind: type[msgspec.Struct], **known: object) -> object:
 
 def holding(*identities: str, bindings: tuple[object, ...] = ()) -> Loaded:
     found = msgspec.structs.replace(
-        EMPTY, digest="-".join(identities), identities=tuple(made(Identity, name=n) for n in identities), bindings=bindings
+        EMPTY.read, digest="-".join(identities), identities=tuple(made(Identity, name=n) for n in identities), bindings=bindings
     )
     assert isinstance(found, ResourceSet)
     return Loaded(found, (), ())
+
+
+def take(held: Policy, loaded: Loaded, off: frozenset[str] = frozenset()) -> list[str]:
+    """Do what a reload does, without a kernel."""
+    fresh = held.prepare(loaded, off)
+    if fresh.errors:
+        held.refuse(fresh.errors)
+    else:
+        held.use(fresh)
+        held.keep()
+    return [str(error) for error in fresh.errors]
 
 
 def policy(directory: Path) -> Policy:
@@ -41,8 +53,8 @@ def policy(directory: Path) -> Policy:
 def test_an_identity_keeps_its_number_over_a_restart_with_another_set(tmp_path: Path) -> None:
     """The kernel's table outlives the agent: the number of an identity that went must not become another's."""
     before, after = policy(tmp_path / "before"), policy(tmp_path / "after")
-    assert before.take(holding("gone", "stays")) == []
-    assert after.take(holding("stays", "fresh")) == []
+    assert take(before, holding("gone", "stays")) == []
+    assert take(after, holding("stays", "fresh")) == []
     assert after.identity_number("stays") == before.identity_number("stays")
     assert before.identity_number("gone") not in (after.identity_number("stays"), after.identity_number("fresh"), 0)
 
@@ -52,10 +64,10 @@ def test_a_set_that_does_not_fit_into_a_message_is_refused_and_named(tmp_path: P
     running = policy(tmp_path)
     roots = "x" * (SET_MOST // 4)
     places = tuple(made(Destination, hosts=(f"h{n}.example",), ports=(443,), upstream_roots=roots) for n in range(5))
-    [error] = running.take(holding("wide", bindings=(made(Binding, name="b", identity="wide", destinations=places),)))
+    [error] = take(running, holding("wide", bindings=(made(Binding, name="b", identity="wide", destinations=places),)))
     assert '"wide"' in error
     assert "upstreamRoots" in error
-    assert running.take(holding("wide", bindings=(made(Binding, name="b", identity="wide", destinations=places[:2]),))) == []
+    assert take(running, holding("wide", bindings=(made(Binding, name="b", identity="wide", destinations=places[:2]),))) == []
 
 
 def test_a_directory_that_comes_and_changes_is_seen(tmp_path: Path) -> None:
@@ -65,7 +77,7 @@ def test_a_directory_that_comes_and_changes_is_seen(tmp_path: Path) -> None:
     assert held.digest_on_disk() == ""
     resources.mkdir()
     empty = held.digest_on_disk()
-    assert held.take(held.read()) == []
+    assert take(held, held.read()) == []
     assert empty == held.current.digest
     (resources / "broken.yaml").write_text("kind: Nonsense\n")
     assert held.digest_on_disk() == ""

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from control.daemon.channel_io import connect
-from control.daemon.socket_io import listen
+from control.daemon.socket_io import listen, listen_stream
 
 CALLER = 64001
 
@@ -48,3 +48,13 @@ def test_a_full_queue_is_an_error_and_not_a_connection(tmp_path: Path) -> None:
                 sock.close()
 
     asyncio.run(story())
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="giving a socket to a group needs root")
+@pytest.mark.parametrize(("gid", "mode"), [(64003, 0o660), (-1, 0o600)])
+def test_a_socket_for_people_is_its_groups_or_roots_alone(tmp_path: Path, gid: int, mode: int) -> None:
+    """Where the group does not exist nobody else can as much as connect."""
+    with listen_stream(tmp_path / "admin.sock", gid):
+        found = (tmp_path / "admin.sock").stat()
+        assert stat.S_IMODE(found.st_mode) == mode
+        assert (found.st_uid, found.st_gid) == (0, max(gid, 0))

@@ -3,6 +3,7 @@
 import base64
 import json
 import os
+import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +22,7 @@ from control.binding.model import Source
 from control.daemon import message as m
 from control.reason import Reason
 from control.secret import Secret
+from tests.e2e.cloud.metadata_io import Metadata
 from tests.unit.exchange.issuer import Answer, Asked, Issuer, good, http, upst
 from tests.unit.keys import play
 
@@ -150,6 +152,80 @@ def test_a_hostile_answer_becomes_a_reason_and_the_process_lives(
     assert issuer.connections == 1, "a redirect was followed"
     issuer.answer = good
     assert isinstance(stage.asks(2), m.Exchanged)
+
+
+def test_another_principal_is_an_event_of_its_own(staged: Callable[..., tuple[Stage, Issuer]]) -> None:
+    """The token of somebody else is not called a success first: exchange-failed, principal-mismatch, both names, no token to keys."""
+    stage, _ = staged(lambda asked: http(json.dumps({"token": upst(asked, sub="svc-someone\nelse")}).encode()))
+    refused = failed(stage.asks())
+    assert refused.reason is Reason.PRINCIPAL_MISMATCH
+    assert 'the token is for "svc-someone?else", the federation declares "svc-oci-cli"' in refused.detail
+    told = stage.agent.heard(m.Audited).event
+    assert (told["event"], told["reason"], told["detail"]) == ("exchange-failed", "principal-mismatch", refused.detail)
+
+
+def _by_instance(source: Source, metadata: str) -> Source:
+    of = msgspec.structs.replace(source.of, client_auth="instancePrincipal", metadata=metadata, client_id="", client_secret_file="")
+    return msgspec.structs.replace(source, of=of)
+
+
+def _hostile(service: Metadata, path: str, answer: tuple[int, bytes]) -> None:
+    service.answers[f"/opc/v2/{path}"] = answer
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "reason", "says"),
+    [
+        ("instance/regionInfo", (404, b""), Reason.EXCHANGE_MALFORMED, "works on OCI instances only"),
+        ("instance/regionInfo", (200, b'{"realmDomainComponent": "a.test/x", "regionIdentifier": "r"}'),
+         Reason.EXCHANGE_MALFORMED, "no region"),
+        ("identity/cert.pem", (302, b""), Reason.EXCHANGE_MALFORMED, "answered with 302"),
+        ("identity/key.pem", (200, b"y" * 300_000), Reason.EXCHANGE_MALFORMED, "larger than"),
+        ("identity/key.pem", (200, b"-----BEGIN PRIVATE KEY-----\nMIIE\n-----END PRIVATE KEY-----\n"),
+         Reason.EXCHANGE_MALFORMED, "no private key"),
+        ("identity/intermediate.pem", (200, b""), Reason.EXCHANGE_MALFORMED, "no certificate"),
+        ("instance/regionInfo", (200, b'{"realmDomainComponent": "no-such.invalid", "regionIdentifier": "r-1"}'),
+         Reason.EXCHANGE_UNREACHABLE, "the auth service: no connection"),
+    ],
+)  # fmt: skip
+def test_a_strange_metadata_service_ends_the_exchange_only(
+    staged: Callable[..., tuple[Stage, Issuer]], path: str, answer: tuple[int, bytes], reason: Reason, says: str
+) -> None:
+    """No client secret, and no word to the domain before we are somebody; redirects lead nowhere; the process lives."""
+    stage, issuer = staged(good)
+    with Metadata() as service:
+        service.more = {"location": f"{service.url}/elsewhere"} if answer[0] == 302 else {}
+        _hostile(service, path, answer)
+        stage.process.log = b""
+        stage.told(_by_instance(play.source(issuer.domain, issuer.roots), service.url), secret=None)
+        _wait_for_policy(stage)
+        refused = failed(stage.asks())
+        assert (refused.reason, says in refused.detail) == (reason, True), refused
+        assert "/opc/v2/elsewhere" not in service.asked
+    assert issuer.connections == 0
+    assert "MIIE" not in refused.detail
+    stage.process.log = b""
+    stage.told(play.source(issuer.domain, issuer.roots))
+    _wait_for_policy(stage)
+    assert isinstance(stage.asks(2), m.Exchanged)
+
+
+def test_a_metadata_service_that_is_not_there_or_silent_is_said(staged: Callable[..., tuple[Stage, Issuer]]) -> None:
+    """A closed port at once, silence after the time for everything."""
+    stage, issuer = staged(good, timeout_s=0.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent, socket.create_server(("127.0.0.1", 0)) as probe:
+        closed = probe.getsockname()[1]
+        probe.close()
+        for port, reason, says in (
+            (closed, Reason.EXCHANGE_UNREACHABLE, "the metadata service: no connection"),
+            (silent.getsockname()[1], Reason.EXCHANGE_TIMEOUT, "within 0.5 s"),
+        ):
+            stage.process.log = b""
+            stage.told(_by_instance(play.source(issuer.domain, issuer.roots), f"http://127.0.0.1:{port}/opc/v2"), secret=None)
+            _wait_for_policy(stage)
+            refused = failed(stage.asks())
+            assert (refused.reason, says in refused.detail) == (reason, True), refused
+    assert issuer.connections == 0
 
 
 def test_a_silent_domain_times_out(staged: Callable[..., tuple[Stage, Issuer]]) -> None:

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import pytest
 
 from control.errors import Refusal
 from control.facts.gather_io import Namespaces, gather, show
-from control.facts.model import Facts, FileId, ProcessKey
+from control.facts.model import Facts, FileId, PackageFact, ProcessKey
 from control.facts.path_io import file_id
 from control.facts.proc import parse_stat
 from control.reason import Reason
@@ -50,11 +51,27 @@ def key_of(pid: int, late: int = 0) -> ProcessKey:
 
 
 def facts_of(
-    key: ProcessKey, *, uid: int | None = None, script: str | None = None, digest: bool = False, home: Namespaces = HOME
+    key: ProcessKey,
+    *,
+    uid: int | None = None,
+    script: str | None = None,
+    digest: bool = False,
+    home: Namespaces = HOME,
+    packages: frozenset[str] = frozenset(),
+    script_digest: bool = False,
 ) -> Facts | Refusal:
     """Gather with our own uid unless told otherwise."""
     mine = os.geteuid() if uid is None else uid
-    return gather(key, uid=Uid(mine), gid=Gid(os.getegid()), script=script, want_digest=digest, home=home)
+    return gather(
+        key,
+        uid=Uid(mine),
+        gid=Gid(os.getegid()),
+        script=script,
+        want_digest=digest,
+        home=home,
+        want_packages=packages,
+        want_script_digest=script_digest,
+    )
 
 
 def test_a_living_process_is_read(start: Start) -> None:
@@ -208,6 +225,72 @@ def test_unshare_is_foreign(start: Start) -> None:
         assert facts.reason is Reason.NAMESPACE_FOREIGN
     else:
         assert facts.foreign_namespace == "user namespace"
+
+
+def test_a_process_says_which_of_the_wanted_packages_owns_it(start: Start) -> None:
+    """The machine's cat: of coreutils, with its MD5; not of others; nothing is read when nobody asks."""
+    cat = str(Path(shutil.which("cat") or "/bin/cat").resolve())
+    if not Path("/var/lib/dpkg/info/coreutils.list").exists():
+        pytest.skip("no dpkg on this machine")
+    child = subprocess.Popen([cat], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write("up\n")
+        child.stdin.flush()
+        assert child.stdout.readline() == "up\n"
+        facts = facts_of(key_of(child.pid), packages=frozenset({"coreutils", "bash"}))
+        assert isinstance(facts, Facts)
+        md5 = hashlib.md5(Path(cat).read_bytes(), usedforsecurity=False).hexdigest()
+        assert (facts.exe_md5, facts.exe_sha256) == (md5, None)
+        assert facts.packages == (PackageFact("coreutils", md5),)
+        for wanted in (frozenset({"bash"}), frozenset[str]()):
+            without = facts_of(key_of(child.pid), packages=wanted)
+            assert isinstance(without, Facts)
+            assert (without.exe_md5, without.packages) == (None, ())
+    finally:
+        child.kill()
+        child.communicate()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a file that is root's alone needs root")
+def test_a_script_is_digested_only_where_root_alone_could_change_it(start: Start, tmp_path: Path) -> None:
+    """In /run it is; below the sticky /tmp, which others may write, there is no digest."""
+    child = start(sys.executable, "-c", WAIT)
+    loose = tmp_path / "script"
+    loose.write_text("#!/bin/sh\n")
+    with tempfile.TemporaryDirectory(dir="/run") as directory:
+        Path(directory).chmod(0o755)
+        good = Path(directory) / "script"
+        good.write_text("#!/bin/sh\n")
+        good.chmod(0o755)
+        for path, expected in ((good, hashlib.sha256(b"#!/bin/sh\n").hexdigest()), (loose, None), (good.with_name("none"), None)):
+            facts = facts_of(key_of(child.pid), script=str(path), script_digest=True)
+            assert isinstance(facts, Facts)
+            assert facts.script_sha256 == expected
+        unasked = facts_of(key_of(child.pid), script=str(good))
+        assert isinstance(unasked, Facts)
+        assert unasked.script_sha256 is None
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="changing one thread's gid needs root")
+def test_threads_of_several_gids_have_no_gid_in_common(start: Start) -> None:
+    """setresgid(2) is per thread below libc: the kernel's gid at connect is not that of the others."""
+    code = (
+        "import ctypes, sys, threading\n"
+        "def change():\n"
+        "    assert ctypes.CDLL(None).syscall(119, 7, 7, 7) == 0\n"
+        "    print('up', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "threading.Thread(target=change).start()\n"
+    )
+    if os.uname().machine != "x86_64":
+        pytest.skip("the number of setresgid(2) is that of x86-64")
+    child = start(sys.executable, "-c", code)
+    mixed, plain = facts_of(key_of(child.pid)), facts_of(key_of(start(sys.executable, "-c", WAIT).pid))
+    assert isinstance(mixed, Facts)
+    assert isinstance(plain, Facts)
+    assert (mixed.one_gid, plain.one_gid) == (False, True)
 
 
 def test_many_looks_at_once_leave_no_descriptor(start: Start) -> None:

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from control.errors import Refusal, ResourceError
-from control.facts.model import Facts, FileId, PathFact, ProcessKey
-from control.identity.match import explain, identify
+from control.facts.model import Facts, FileId, PackageFact, PathFact, ProcessKey
+from control.identity.account import Accounts, resolve
+from control.identity.match import explain, identify, mismatch, wanted
 from control.identity.model import Identity, Selector
 from control.identity.selector.registry import KINDS
 from control.reason import Reason
@@ -160,6 +162,100 @@ def test_an_identity_is_only_given_when_every_clause_holds(uid: int, exe: str, t
     assert (isinstance(found, Identity) and [found.name] == matching) or (isinstance(found, Refusal) and len(matching) != 1)
 
 
+MD5 = "cd" * 16
+CURL = "/usr/bin/curl"
+BY_PACKAGE = identity("curl", {"unix:uid": ("1001",), "unix:exe:package": ("curl", "curl:amd64")})
+
+
+def packaged(exe: str = CURL, *, md5: str | None = MD5, says: str = MD5, fault: str = "", package: str = "curl") -> Facts:
+    """Facts of a program that a package owns."""
+    return msgspec.structs.replace(facts(exe=path(exe, fault)), script=None, exe_md5=md5, packages=(PackageFact(package, says),))
+
+
+def test_a_gid_holds_for_every_thread_or_not_at_all() -> None:
+    """The effective one; a process whose threads differ has none."""
+    by_gid = identity("g", {"unix:uid": ("1001",), "unix:gid": ("1001",)})
+    assert identify(facts(), [by_gid]) == by_gid
+    assert reason(identify(msgspec.structs.replace(facts(), gid=Gid(5)), [by_gid])) is Reason.IDENTITY_NONE
+    mixed = msgspec.structs.replace(facts(), one_gid=False)
+    assert reason(identify(mixed, [by_gid])) is Reason.IDENTITY_NONE
+    assert "another gid in others" in mismatch(mixed, [by_gid])
+
+
+def test_a_packages_program_needs_path_owner_and_content() -> None:
+    """Owned, root's alone, with the package's MD5; each failing alone has its own answer."""
+    assert identify(packaged(), [BY_PACKAGE]) == BY_PACKAGE
+    assert reason(identify(msgspec.structs.replace(packaged(), packages=()), [BY_PACKAGE])) is Reason.IDENTITY_NONE
+    assert reason(identify(packaged(package="wget"), [BY_PACKAGE])) is Reason.IDENTITY_NONE
+    assert reason(identify(packaged(fault="/usr is owned by uid 5"), [BY_PACKAGE])) is Reason.EXE_PATH_UNTRUSTED
+    for other in (packaged(md5="00" * 16), packaged(md5=None), packaged(says=""), packaged(md5="", says="")):
+        found = identify(other, [BY_PACKAGE])
+        assert isinstance(found, Refusal)
+        assert found.reason is Reason.EXE_MODIFIED
+        assert "MD5" in found.detail
+    unread = msgspec.structs.replace(packaged(), packages=(PackageFact("curl", "", "dpkg's database is not root's alone"),))
+    assert reason(identify(unread, [BY_PACKAGE])) is Reason.IDENTITY_NONE
+    assert "dpkg's database is not root's alone" in mismatch(unread, [BY_PACKAGE])
+
+
+@pytest.mark.parametrize(
+    "program", ["/usr/bin/python3.11", "/usr/bin/bash", "/usr/lib/x86_64-linux-gnu/ld-linux-x86-64.so.2", "/usr/bin/env"]
+)
+def test_an_interpreter_of_a_package_needs_its_script(program: str) -> None:
+    """The package alone is never enough; with the script beside it, it is."""
+    bare = packaged(program)
+    assert reason(identify(bare, [BY_PACKAGE])) is Reason.IDENTITY_NONE
+    assert "runs whatever it is told to" in mismatch(bare, [BY_PACKAGE])
+    scripted = identity("s", {"unix:exe:package": ("curl",), "script:path": (SCRIPT,)})
+    assert identify(msgspec.structs.replace(bare, script=path(SCRIPT)), [scripted]) == scripted
+    assert reason(identify(bare, [scripted])) is Reason.IDENTITY_NONE
+
+
+def test_a_relay_of_a_package_is_nobody() -> None:
+    """ssh speaks for others, with a script beside it or without."""
+    for group in ({"unix:exe:package": ("curl",)}, {"unix:exe:package": ("curl",), "script:path": (SCRIPT,)}):
+        asked = msgspec.structs.replace(packaged("/usr/bin/ssh"), script=path(SCRIPT))
+        assert reason(identify(asked, [identity("r", group)])) is Reason.IDENTITY_NONE
+
+
+def test_a_scripts_digest_counts_only_where_root_alone_could_put_it() -> None:
+    """The right bytes at a path that others may change are what was shown, not what ran."""
+    by_digest = identity("x", {"unix:uid": ("1001",), "script:path": (SCRIPT,), "script:sha256": (SHA,)})
+    good = msgspec.structs.replace(facts(), script_sha256=SHA)
+    assert identify(good, [by_digest]) == by_digest
+    assert reason(identify(msgspec.structs.replace(good, script_sha256="cd" * 32), [by_digest])) is Reason.IDENTITY_NONE
+    assert reason(identify(msgspec.structs.replace(good, script_sha256=None), [by_digest])) is Reason.IDENTITY_NONE
+    assert reason(identify(msgspec.structs.replace(good, script=None), [by_digest])) is Reason.IDENTITY_NONE
+    loose = msgspec.structs.replace(good, script=path(SCRIPT, "/opt is owned by uid 5"))
+    found = identify(loose, [by_digest])
+    assert isinstance(found, Refusal)
+    assert found.reason is Reason.SCRIPT_PATH_UNTRUSTED
+
+
+def test_people_are_told_what_was_seen_and_what_would_have_matched() -> None:
+    """In one line for each clause that failed, of the identity that came nearest."""
+    several = [identity("far", {"unix:uid": ("7",), "unix:exe:path": ("/x",)}), identity()]
+    assert mismatch(facts(uid=5), several) == 'not "oci-cli": unix:uid: NO (saw 5; wants 1001)'
+    assert mismatch(facts(), []) == ""
+    by_name = identity("n", {"unix:user": ("svc", "old")})
+    assert mismatch(facts(uid=5), [by_name]) == ('not "n": unix:user: NO (saw uid 5; wants svc or old (not looked up on this machine))')
+    known = resolve([by_name], Accounts({"svc": 7}, {}))
+    assert mismatch(facts(uid=5), known) == 'not "n": unix:user: NO (saw uid 5; wants svc or old (svc is 7, old is nobody))'
+    loose = facts(exe=path(EXE, "/usr is owned by uid 5"))
+    assert mismatch(loose, [identity()]) == (f'not "oci-cli": unix:exe:path: NO (saw {EXE}, but /usr is owned by uid 5; wants {EXE})')
+
+
+def test_what_nobody_names_is_not_wanted() -> None:
+    """By kind; digests and packages are only read for somebody."""
+    assert wanted([identity(), BY_PACKAGE]) == {
+        "unix:uid": {"1001"},
+        "unix:exe:path": {EXE},
+        "script:path": {SCRIPT},
+        "unix:exe:package": {"curl", "curl:amd64"},
+    }
+    assert wanted([]) == {}
+
+
 Check = Callable[[str], str]
 
 
@@ -171,6 +267,13 @@ Check = Callable[[str], str]
         ("unix:exe:path", EXE, EXE),
         ("script:path", "/opt/a b/x", "/opt/a b/x"),
         ("unix:exe:sha256", "AB" * 32, SHA),
+        ("script:sha256", "AB" * 32, SHA),
+        ("unix:gid", "100", "100"),
+        ("unix:user", "svc-backup", "svc-backup"),
+        ("unix:user", "machine$", "machine$"),
+        ("unix:group", "_ops.x", "_ops.x"),
+        ("unix:exe:package", "libstdc++6:amd64", "libstdc++6:amd64"),
+        ("unix:exe:package", "curl", "curl"),
     ],
 )
 def test_a_good_value_gets_its_normal_form(kind: str, given_value: str, normal: str) -> None:
@@ -196,6 +299,23 @@ def test_a_good_value_gets_its_normal_form(kind: str, given_value: str, normal: 
         ("script:path", "/x\n"),
         ("unix:exe:sha256", "abc"),
         ("unix:exe:sha256", "g" * 64),
+        ("script:sha256", "abc"),
+        ("unix:gid", "ops"),
+        ("unix:gid", "4294967295"),
+        ("unix:user", "1001"),
+        ("unix:user", "ро"),
+        ("unix:user", "a b"),
+        ("unix:user", "../x"),
+        ("unix:user", "a" * 33),
+        ("unix:group", "100"),
+        ("unix:group", "-x"),
+        ("unix:exe:package", "Curl"),
+        ("unix:exe:package", "c"),
+        ("unix:exe:package", "curl:"),
+        ("unix:exe:package", "curl*"),
+        ("unix:exe:package", "../curl"),
+        ("unix:exe:package", "curl/.."),
+        ("unix:exe:package", "curl\n"),
     ],
 )
 def test_a_bad_value_is_refused_with_a_hint(kind: str, value: str) -> None:

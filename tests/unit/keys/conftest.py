@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from select import select
 from typing import Any
 
 import pytest
@@ -40,6 +41,18 @@ class Stage:
         self.agent.send(m.Beat(), *play.policy(play.source()), play.grant())
         self.agent.heard(m.GrantTaken)
         return self
+
+    def either(self, kind: type[Any]) -> Any:
+        """Hear what comes first: ``kind`` from keys to the agent, or any answer to the proxy."""
+        while True:
+            ready, _, _ = select([self.proxy.sock, self.agent.sock], [], [], play.DEADLINE_S)
+            if self.proxy.sock in ready:
+                return self.proxy.heard(m.Message)
+            if not ready:
+                raise TimeoutError("nothing was heard")
+            message = self.agent.heard(m.Message)
+            if isinstance(message, kind):
+                return message
 
     def exchanged(self, principal: str = "svc-oci-cli") -> tuple[m.ExchangeWanted, rsa.RSAPublicKey]:
         """Play a good exchange: answer the next ExchangeWanted."""

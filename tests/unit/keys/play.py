@@ -16,8 +16,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from control.binding.model import Asked, Binding, Destination, OciSigner, OciSource, Source
+from control.binding.model import Asked, Binding, Destination, HeaderSigner, OciSigner, OciSource, Source, StaticSource
+from control.credential import seal
 from control.daemon import message as m
+from control.daemon.config import read_config
+from control.daemon.seal_io import key_of, open_seals
 from control.daemon.socket_io import listen, seqpacket
 from control.facts.model import ProcessKey
 from control.identity.model import Identity
@@ -57,6 +60,10 @@ class Process:
         """Wait for the next beat; False when the process is gone."""
         ready, _, _ = select.select([self.beats], [], [], DEADLINE_S)
         return bool(ready) and bool(os.read(self.beats, 4096))
+
+    def threads(self) -> int:
+        """Count its threads."""
+        return len(list(Path(f"/proc/{self.child.pid}/task").iterdir()))
 
     def stop(self) -> str:
         """Kill it and give what it wrote on stderr."""
@@ -138,6 +145,19 @@ def own_listener(path: Path) -> socket.socket:
     return listen(path, callers=())[0]
 
 
+def unsealed(config_path: Path, file: Path) -> bytes:
+    """Open a file of keys with the master of the installation that the configuration describes; as root."""
+    config, errors = read_config(str(config_path), config_path.read_text())
+    assert config is not None, errors
+    seals = open_seals(config)
+    try:
+        raw = file.read_bytes()
+        return seal.unseal(key_of(seals.keys_fd), file.name, raw).reveal() if seal.is_sealed(raw) else raw
+    finally:
+        os.close(seals.keys_fd)
+        os.close(seals.secrets_fd)
+
+
 # ---- what the agent would tell -----------------------------------------------------------------------------------------------------
 
 IDENTITIES = (
@@ -152,6 +172,18 @@ def source(domain: str = "https://idcs-1.identity.cloud.test", roots: str = "", 
 
 def binding(name: str, identity: str, *destinations: Destination, **more: Any) -> Binding:
     return Binding(name, identity, "oci-prod-upst", destinations, OciSigner(), **more)
+
+
+API_HOST = "api.billing.test"
+
+
+def static_source(name: str = "billing-key", ttl_cap_s: int = 3600) -> Source:
+    return Source(name, StaticSource(file="/etc/credwire/secrets/billing"), "prod", ttl_cap_s)
+
+
+def static_binding(name: str = "billing", identity: str = "oci-cli", host: str = API_HOST, **more: Any) -> Binding:
+    told: dict[str, Any] = {"source": "billing-key", "signer": HeaderSigner("x-api-key")}
+    return Binding(name, identity, destinations=(Destination(hosts=(host,)),), **(told | more))
 
 
 BINDINGS = (
@@ -176,6 +208,12 @@ def policy(*sources: Source, revision: int = 7, bindings: tuple[Binding, ...] = 
 def grant(grant_id: str = "g-1", **changes: Any) -> m.GrantIssued:
     told: dict[str, Any] = {"identity": "oci-cli", "bindings": ("oci-cli-prod", "oci-cli-buckets"), "process": PROCESS, "revision": 7}
     return m.GrantIssued(grant_id, **(told | changes))
+
+
+def wanted_static(call: int = 1, *, grant: str = "g-1", binding: str = "billing", host: str = API_HOST) -> m.SignatureWanted:
+    """What a client with a placeholder key asks."""
+    headers = (("host", host), ("X-Api-Key", "placeholder"), ("x-api-key", "again"))
+    return m.SignatureWanted(call, grant, binding, Asked(host, 443, "GET", "/v1/invoices"), "/v1/invoices?page=2", headers)
 
 
 def wanted(call: int = 1, **changes: Any) -> m.SignatureWanted:

@@ -1,8 +1,13 @@
-"""The OCI signer: checked against httpsig's verifier and vectors, which we did not write, and against requests made to trick it."""
+"""
+The OCI signer: checked against two verifiers that we did not write, against vectors, and against requests made to trick it.
+
+httpsig (PyPI) and http-signature (npm) look at the signature only: coverage, freshness and the body's hash are checked here.
+"""
 
 import base64
 import hashlib
 import importlib.resources
+from collections.abc import Iterator
 from email.utils import parsedate_to_datetime
 
 import httpsig
@@ -18,6 +23,7 @@ from control.reason import Reason
 from control.secret import Secret
 from control.signer.model import BODY_HASH_WANTED, Request, Signed
 from control.signer.oci import EMPTY_SHA256, sign, signing_string
+from tests.e2e.lib.http_signature import Verifier, VerifierMissing
 
 NOW = 1_800_000_000.0
 KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -41,6 +47,29 @@ def verifies(request: Request, headers: dict[str, str], required: str) -> bool:
     return bool(
         httpsig.HeaderVerifier(headers, PUBLIC_PEM, required_headers=required.split(), method=request.method, path=request.target).verify()
     )
+
+
+@pytest.fixture(scope="module")
+def second() -> Iterator[Verifier]:
+    """npm's http-signature; a run without it says so."""
+    try:
+        made = Verifier()
+    except VerifierMissing as missing:
+        pytest.skip(f"the second verifier is not here: {missing}")
+    with made:
+        yield made
+
+
+def fresh_and_whole(headers: dict[str, str], names: list[str], body: bytes | None) -> None:
+    """What neither verifier looks at."""
+    assert {"(request-target)", "host"} <= set(names)
+    dated = "x-date" if "x-date" in names else "date"
+    assert abs(parsedate_to_datetime(headers[dated]).timestamp() - NOW) <= 1
+    assert not ("x-date" in headers and dated == "date")
+    if "x-content-sha256" in names:
+        assert body is not None
+        assert headers["x-content-sha256"] == base64.b64encode(hashlib.sha256(body).digest()).decode()
+        assert headers["content-length"] == str(len(body))
 
 
 def get(*more: tuple[str, str], target: str = "/20160918/users?limit=5&page=a%2Fb", method: str = "GET") -> Request:
@@ -70,6 +99,52 @@ def test_a_mirrored_get_verifies() -> None:
     assert parsedate_to_datetime(headers["date"]).timestamp() == NOW
     assert "ocid1.user" not in str(headers)
     assert signed.body_sha256 == ""
+
+
+def _forms() -> dict[str, tuple[Request, str, bytes | None]]:
+    body = (("content-length", str(len(BODY))), ("content-type", "application/json"), ("x-content-sha256", HASH))
+    empty = (("content-length", "0"), ("content-type", "application/json"), ("x-content-sha256", EMPTY_SHA256))
+    placeholder, full = ("authorization", PLACEHOLDER.format(GET_LIST)), ("authorization", PLACEHOLDER.format(POST_LIST))
+    x_dated = ("authorization", PLACEHOLDER.format(POST_LIST.replace("date", "x-date", 1)))
+    old = ("x-date", "Thu, 01 Jan 1970 00:00:00 GMT")
+    forms = {f"bare {method}": (get(method=method), GET_LIST, None) for method in ("GET", "HEAD", "DELETE", "OPTIONS")}
+    forms |= {
+        f"mirrored {method}": (get(placeholder, method=method), GET_LIST, None) for method in ("GET", "HEAD", "DELETE", "PUT", "POST")
+    }
+    forms |= {f"bare {method} with body": (get(*body, method=method), POST_LIST, BODY) for method in ("POST", "PUT", "PATCH")}
+    forms |= {f"mirrored {method} with body": (get(*body, full, method=method), POST_LIST, BODY) for method in ("POST", "PUT", "PATCH")}
+    forms["bare empty POST"] = (get(("content-length", "0"), method="POST"), POST_LIST, b"")
+    forms["mirrored empty POST"] = (get(*empty, full, method="POST"), POST_LIST, b"")
+    forms["x-date"] = (get(*body, old, x_dated, method="POST"), POST_LIST.replace("date", "x-date", 1), BODY)
+    forms["x-date beside date"] = (get(*body, old, full, method="POST"), POST_LIST, BODY)
+    forms["exempt upload"] = (get(("content-length", "9"), ("content-type", "a/b"), placeholder, method="PUT"), GET_LIST, None)
+    forms["further header"] = (
+        get(("opc-x", "a  b"), ("authorization", PLACEHOLDER.format(GET_LIST + " opc-x"))),
+        GET_LIST + " opc-x",
+        None,
+    )
+    return forms
+
+
+FORMS = _forms()
+"""Every verb and body form: the request, what must be covered, the body."""
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_two_verifiers_take_every_form(form: str, second: Verifier) -> None:
+    """And neither takes it for another target: each verifier refuses beside what it accepts."""
+    request, required, body = FORMS[form]
+    signed = signed_of(request)
+    headers = as_sent(request, signed)
+    assert verifies(request, headers, required)
+    assert not second.verify(method=request.method, target=request.target, headers=headers, required=required.split(), pem=PUBLIC_PEM)
+    listed = headers["authorization"].partition('headers="')[2].partition('"')[0].split()
+    fresh_and_whole(headers, listed, body)
+    moved = {"method": request.method, "target": "/20160918/groups", "headers": headers, "required": required.split(), "pem": PUBLIC_PEM}
+    assert "does not verify" in second.verify(**moved)
+    assert not verifies(Request(request.method, "/20160918/groups", request.headers), headers, required)
+    uncovered = {**moved, "target": request.target, "required": [*required.split(), "accept"]}
+    assert second.verify(**{**uncovered, "headers": {**headers, "accept": "x"}})
 
 
 def test_a_changed_request_does_not_verify() -> None:

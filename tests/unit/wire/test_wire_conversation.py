@@ -12,13 +12,14 @@ import socket
 import ssl
 import struct
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from control.daemon import message as m
 from control.reason import Reason
-from tests.unit.wire.world import BINDING, FAR, HOST, Peer, World, answer, get, post, server_context, world
+from tests.unit.wire.world import BINDING, FAR, FAST, HOST, Peer, World, answer, get, hello_of, post, server_context, world
 
 
 def refused(message: object, status: int, reason: Reason) -> None:
@@ -517,23 +518,6 @@ def test_a_client_that_does_not_trust_us_is_reported(here: World) -> None:
     here.until(lambda: here.closed == here.grants)
 
 
-def test_a_client_that_closes_in_the_handshake_is_reported_with_perhaps(here: World) -> None:
-    """Some clients say nothing."""
-    sock = here.tcp()
-    sock.sendall(hello_of(HOST))
-    sock.recv(100)
-    sock.close()
-    assert "perhaps" in here.noted("connection-failed", Reason.CLIENT_DOES_NOT_TRUST_CA).detail
-
-
-def hello_of(host: str) -> bytes:
-    """A real hello, made by OpenSSL."""
-    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-    with contextlib.suppress(ssl.SSLWantReadError):
-        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host).do_handshake()
-    return outgoing.read()
-
-
 def test_half_a_hello_ends_in_time(here: World) -> None:
     """Slow-loris before TLS."""
     sock = here.tcp()
@@ -814,3 +798,33 @@ def test_grants_are_given_back(here: World) -> None:
         client.sock.close()
     here.until(lambda: sorted(here.closed) == sorted(here.grants))
     here.until(lambda: not here.proxy._open and not here.proxy._grants)
+
+
+# ---- limits of the worker -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_agent_that_does_not_answer_in_time_lets_nobody_in(tmp_path: Path) -> None:
+    """It beats and says nothing of the connection: an alert, a note, and the next one is served."""
+    with world(tmp_path, limits=replace(FAST, grant_s=0.2)) as here:
+        far = here.echo()
+        here.whose = lambda _: None
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            here.tls()
+        assert here.noted("connection-failed", Reason.ATTESTATION_TIMEOUT).detail == "the agent did not answer"
+        here.whose = here.granted
+        assert here.tls().send(get(port=here.port)).message().status == 200
+        assert far.connections == 1
+
+
+def test_one_connection_too_many_is_reset_and_noted(tmp_path: Path) -> None:
+    """The worker's own limit; those that are open are served on, and when one ends there is room again."""
+    with world(tmp_path, limits=replace(FAST, connections=1)) as here:
+        here.echo()
+        client = here.tls()
+        with pytest.raises(ConnectionResetError):
+            here.tcp().recv(1)
+        assert here.noted("connection-failed", Reason.QUOTA_EXCEEDED)
+        assert client.send(get(port=here.port)).message().status == 200
+        client.sock.close()
+        here.until(lambda: not here.proxy._open)
+        assert here.tls().send(get(port=here.port)).message().status == 200

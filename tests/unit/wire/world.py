@@ -246,9 +246,12 @@ class World:
         self.port: int = listener.getsockname()[1]
         self.destination = Destination(hosts, ports=(self.port,), networks=("127.0.0.0/8",), upstream_roots=self.far_ca.pem)
         self.egress = egress
+        self.observed: tuple[tuple[str, Destination], ...] = ()
         self.peer = FAR
         # what the others say
         self.verdict: Callable[[], Reason] = lambda: Reason.GRANTED
+        self.opener = 1
+        """The process that opens the next connection."""
         self.whose: Callable[[int], m.Message | None] = self.granted
         self.sign: Callable[[m.SignatureWanted], m.Message | None] = self.signed
         self.mint: Callable[[m.LeafWanted], m.Message | None] = self.minted
@@ -279,7 +282,15 @@ class World:
         self._stop = asyncio.Event()
         for role in ("agent", "keys"):
             self._listen(role)
-        self.proxy = Proxy(self.loop, run=self.directory, worker=0, still=lambda _: self.verdict(), limits=self.limits, stale_s=0.5)
+        self.proxy = Proxy(
+            self.loop,
+            run=self.directory,
+            worker=0,
+            still=lambda _: self.verdict(),
+            opener=lambda _: self.opener,
+            limits=self.limits,
+            stale_s=0.5,
+        )
         self.beating = True
         beats = self.loop.create_task(self._beat())
         self.proxy.start([listener])
@@ -356,11 +367,16 @@ class World:
         """The connection is our identity's."""
         self.grants.append(f"grant-{len(self.grants) + 1}")
         pairs = ((BINDING, self.destination),)
-        return m.ConnectionGranted(call, self.grants[-1], IDENTITY, self.egress, 1, self.peer, self.port, pairs)
+        return m.ConnectionGranted(call, self.grants[-1], IDENTITY, self.egress, 1, self.peer, self.port, pairs, self.observed)
 
     def passed(self, call: int) -> m.Message:
         """The connection is nobody's."""
         return m.ConnectionPassed(call, Reason.IDENTITY_NONE, self.peer, self.port)
+
+    def watched(self, call: int) -> m.Message:
+        """The connection is our identity's, which has bindings in mode observe only."""
+        self.grants.append(f"grant-{len(self.grants) + 1}")
+        return m.ConnectionPassed(call, Reason.DESTINATION_UNKNOWN, self.peer, self.port, self.grants[-1], self.observed)
 
     def signed(self, wanted: m.SignatureWanted) -> m.Message:
         """Replace the placeholder, and hold the client to the hash it announced."""
@@ -469,3 +485,11 @@ def post(body: bytes, *fields: str, method: str = "POST", path: str = "/things",
     """Make a POST with a length."""
     lines = [f"{method} {path} HTTP/1.1", f"Host: {HOST}:{port}", f"Content-Length: {len(body)}", *fields]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def hello_of(host: str) -> bytes:
+    """A real hello, made by OpenSSL."""
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with contextlib.suppress(ssl.SSLWantReadError):
+        ssl.create_default_context().wrap_bio(incoming, outgoing, server_hostname=host).do_handshake()
+    return outgoing.read()

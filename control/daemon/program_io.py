@@ -1,0 +1,60 @@
+"""
+Say what the facts of a program would be if somebody started it now.
+
+In: paths and a user, as whoever is about to start it knows them.  Out: Facts, or a Refusal when the paths lead nowhere.
+For people's questions only: nothing is ever given for facts that the kernel did not report.
+Only what may be executed is ever read, so that nobody learns the digest of a secret by calling it a program.
+"""
+
+import os
+import stat
+from contextlib import suppress
+
+from control.api.view import Program
+from control.errors import Refusal
+from control.facts.digest_io import Digests
+from control.facts.model import Facts, PathFact, ProcessKey
+from control.facts.package_io import Packages
+from control.facts.path_io import look
+from control.reason import Reason
+from control.units import ExecId, Gid, Pid, StartNs, Uid
+
+_sha256, _md5, _packages = Digests(), Digests(algorithm="md5"), Packages()
+
+
+def imagine(program: Program, wanted: dict[str, frozenset[str]]) -> Facts | Refusal:
+    """Look at the files of ``program``; ``wanted`` names the selectors in use, by kind.  Blocking."""
+    exe = look(program.exe)
+    if exe.file is None:
+        return Refusal(Reason.PROCESS_GONE, f"there is no executable {program.exe}: {exe.fault}", "give the path of the program")
+    if exe.real != exe.path:  # execve follows links, and the kernel reports the file behind them
+        exe = look(exe.real)
+    script = look(program.script) if program.script else None
+    if script is not None and script.file is None:
+        return Refusal(Reason.PROCESS_GONE, f"there is no script {program.script}: {script.fault}", "give the path of the script")
+    packages = _packages.owners(exe.path, wanted["unix:exe:package"]) if "unix:exe:package" in wanted else ()
+    return Facts(
+        key=ProcessKey(Pid(0), StartNs(0), ExecId(0)),
+        uid=Uid(program.uid),
+        gid=Gid(program.gid),
+        exe=exe,
+        exe_sha256=_digest(exe, _sha256) if "unix:exe:sha256" in wanted else None,
+        script=script,
+        traced=False,
+        exe_md5=_digest(exe, _md5) if packages else None,
+        packages=packages,
+        script_sha256=_digest(script, _sha256) if script is not None and script.root_owned and "script:sha256" in wanted else None,
+    )
+
+
+def _digest(fact: PathFact, digests: Digests) -> str | None:
+    fd = -1
+    try:
+        fd = os.open(fact.real or fact.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        mode = os.fstat(fd).st_mode
+        return digests.of(fd) if stat.S_ISREG(mode) and mode & 0o111 else None
+    except OSError:
+        return None
+    finally:
+        with suppress(OSError):
+            os.close(fd)
