@@ -5,7 +5,6 @@ In: a Mapping node.  Out: typed values (None or the default where a field is wro
 What is asked for is known; ``close`` reports the rest with the nearest known name.  Nothing raises, so one run shows all errors.  Pure.
 """
 
-import difflib
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
@@ -21,6 +20,8 @@ Faults = list[ResourceError]
 
 def nearest(word: str, known: Iterable[str]) -> str:
     """Give a hint that names the closest known word, or all of them."""
+    import difflib  # noqa: PLC0415  # only for who made a mistake
+
     words = sorted(known)
     close = difflib.get_close_matches(word, words, n=1, cutoff=0.6)
     folded = [candidate for candidate in words if candidate.lower() == word.lower()]

@@ -4,7 +4,6 @@
 In: a command line.  Out: what the daemon says of its identities; for ``refresh-digest`` documents with the digests that files have now.
 """
 
-import difflib
 from pathlib import Path
 
 import click
@@ -83,6 +82,8 @@ def refresh_digest(name: str | None, *, whole: bool, write: bool) -> None:
       credwire identity refresh-digest oci-cli --diff
       credwire identity refresh-digest oci-cli --write
     """
+    import difflib  # noqa: PLC0415  # only here
+
     from control.binding import refresh_io  # noqa: PLC0415  # brings the YAML parser
 
     config = configuration()

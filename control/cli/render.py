@@ -5,10 +5,11 @@ In: the answers of control/api/view.py.  Out: text of at most 80 columns, or JSO
 hosts, paths and names were chosen by strangers.  Colour adds nothing that words do not say.  Pure.
 """
 
-import io
 import re
+import unicodedata
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
+from itertools import accumulate, takewhile
 from typing import Any
 
 import msgspec
@@ -33,6 +34,9 @@ from control.text import harmless_json, plain
 
 WIDTH = 80
 
+_NUMBERLIKE = re.compile(r"[-+]?(0x[0-9a-fA-F]+|0o[0-7]+|[.0-9]+([eE][-+]?[0-9]+)?)")
+"""What YAML 1.2 reads as a number (its specification, section 10.3.2)."""
+
 
 # ---- documents ---------------------------------------------------------------------------------------------------------------------
 
@@ -42,15 +46,16 @@ def document(value: Any, form: str) -> str:
     known = _with_properties(value)
     if form == "json":
         return harmless_json(msgspec.json.format(msgspec.json.encode(known), indent=2)).decode() + "\n"
-    from ruamel.yaml import YAML  # noqa: PLC0415  # slow to import
+    import yaml  # noqa: PLC0415  # slow to import
 
-    writer = YAML(typ="safe", pure=True)
-    writer.default_flow_style = False
-    writer.allow_unicode = False  # escapes what a terminal would obey
-    writer.sort_base_mapping_type_on_output = False  # type: ignore[assignment]  # ruamel declares it None; False keeps the order of the fields
-    into = io.StringIO()
-    writer.dump(known, into)
-    return into.getvalue()
+    class Writer(yaml.CSafeDumper):
+        """Also quotes what only readers of YAML 1.2 take for a number, such as 1e5 and 0o17: libyaml knows YAML 1.1."""
+
+    def text(writer: yaml.CSafeDumper, value: str) -> yaml.ScalarNode:
+        return writer.represent_scalar("tag:yaml.org,2002:str", value, style="'" if _NUMBERLIKE.fullmatch(value) else None)
+
+    Writer.add_representer(str, text)
+    return yaml.dump(known, Dumper=Writer, default_flow_style=False, sort_keys=False, allow_unicode=False)  # escapes what a terminal obeys
 
 
 def json_line(event: Event) -> str:
@@ -324,41 +329,37 @@ def identity(view: IdentityView) -> str:
 
 def table(heads: Sequence[str], rows: Iterable[Sequence[object]], *, right: Sequence[int] = (), empty: str = "") -> str:
     """A table of at most 80 columns; long values go on in the next line, never cut."""
-    known = [tuple("\n".join(map(plain, str(cell).split("\n"))) for cell in row) for row in rows]
-    if not known:
+    cells = [tuple("\n".join(map(plain, str(cell).split("\n"))) for cell in row) for row in rows]
+    if not cells:
         return empty + "\n"
-    return _narrow(heads, known, right) or _wide(heads, known, right)
-
-
-def _narrow(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """A table that fits as it is, without rich and its 30 ms of imports; empty when something must be folded."""
-    cells = [[cell.split("\n") for cell in row] for row in [heads, *rows]]
-    widths = [max(len(line) for row in cells for line in row[at]) for at in range(len(heads))]
-    if sum(widths) + 2 * (len(heads) - 1) > WIDTH or not all(cell.isascii() for row in rows for cell in row):
-        return ""
+    cells.insert(0, tuple(heads))
+    widths = _fitted([max(_columns(line) for row in cells for line in row[at].split("\n")) for at in range(len(heads))])
     lines = []
     for row in cells:
-        for deep in range(max(map(len, row))):
-            words = [cell[deep] if deep < len(cell) else "" for cell in row]
-            padded = (w.rjust(widths[at]) if at in right else w.ljust(widths[at]) for at, w in enumerate(words))
+        folded = [[part for line in cell.split("\n") for part in _folded(line, "", width)] for cell, width in zip(row, widths, strict=True)]
+        for deep in range(max(map(len, folded))):
+            words = [cell[deep] if deep < len(cell) else "" for cell in folded]
+            gaps = [" " * (width - _columns(word)) for word, width in zip(words, widths, strict=True)]
+            padded = (gap + word if at in right else word + gap for at, (word, gap) in enumerate(zip(words, gaps, strict=True)))
             lines.append("  ".join(padded).rstrip())
     return "\n".join(lines) + "\n"
 
 
-def _wide(heads: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int]) -> str:
-    """A table whose long values are folded."""
-    from rich.console import Console  # noqa: PLC0415  # slow to import, and most answers are documents or lines
-    from rich.table import Table  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
+def _fitted(widths: list[int]) -> list[int]:
+    """Take from the widest column, again and again, until all stand beside each other."""
+    found = [min(width, WIDTH) for width in widths]
+    while sum(found) + 2 * (len(found) - 1) > WIDTH:
+        found[found.index(max(found))] -= 1
+    return found
 
-    made = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="")
-    for number, head in enumerate(heads):
-        made.add_column(Text(head), justify="right" if number in right else "left", overflow="fold")
-    for row in rows:
-        made.add_row(*(Text(cell) for cell in row))
-    into = io.StringIO()
-    Console(file=into, width=WIDTH, color_system=None, force_terminal=False, highlight=False, markup=False, emoji=False).print(made)
-    return "\n".join(line.rstrip() for line in into.getvalue().split("\n"))
+
+def _columns(text: str) -> int:
+    """Count the columns that a text takes on a terminal: a wide letter takes two, a combining one none (Unicode TR 11)."""
+    return len(text) if text.isascii() else sum(map(_column, text))
+
+
+def _column(sign: str) -> int:
+    return 0 if unicodedata.combining(sign) else 2 if unicodedata.east_asian_width(sign) in "WF" else 1
 
 
 def pairs(told: Iterable[tuple[str, str]]) -> str:
@@ -401,9 +402,18 @@ def _folded(text: str, indent: str, width: int = WIDTH) -> list[str]:
     """Break at blanks where it can, within words where it must."""
     room = width - len(indent)
     lines: list[str] = []
-    while len(text) > room:
-        at = text.rfind(" ", 1, room + 1)
-        at = at if at > 0 else room
+    while _columns(text) > room:
+        most = _fitting(text, room)
+        at = text.rfind(" ", 1, most + 1)
+        at = at if at > 0 else most
         lines.append(indent + text[:at].rstrip())
         text = text[at:].lstrip(" ")
     return [*lines, indent + text]
+
+
+def _fitting(text: str, room: int) -> int:
+    """Count the characters at the beginning of ``text`` that take no more columns than ``room``; at least one."""
+    if text.isascii():
+        return room
+    taken = accumulate(map(_column, text))
+    return max(1, sum(1 for _ in takewhile(lambda columns: columns <= room, taken)))

@@ -14,6 +14,7 @@ import click
 import pytest
 
 from control.audit.event import Event
+from control.binding.document import Listing, Scalar, parse
 from control.cli import main as top
 from control.cli import render, trust
 from control.cli.configuration import document
@@ -166,21 +167,31 @@ HEAVY = "{'grpc', 'rich', 'cryptography', 'yaml', 'ruamel', 'msgspec', 'google',
         ("placeholder bearer", ""),
         ("status --socket /nowhere/admin.sock", "msgspec"),
         ("init api-key billing", "msgspec yaml"),
-        ("config show", "msgspec ruamel yaml"),
+        ("config show", "msgspec yaml"),
+        ("validate {d}/good", "msgspec yaml"),
+        ("validate {d}/bad", "msgspec yaml"),
+        ("identity refresh-digest", "msgspec yaml"),
         ("ca env", "msgspec yaml"),
         ("run --check -- true", "msgspec yaml"),
         ("seal billing", "msgspec yaml"),
         ("binding list -o json", "asyncio google grpc msgspec"),
+        ("binding list -o yaml", "asyncio google grpc msgspec yaml"),
         ("status", "asyncio google grpc msgspec"),
+        ("explain 0123456789abcdef", "asyncio google grpc msgspec"),
+        ("identity list", "asyncio google grpc msgspec"),
+        ("diff", "asyncio google grpc msgspec"),
+        ("reload", "asyncio google grpc msgspec"),
+        ("off --binding oci-cli-prod", "asyncio google grpc msgspec"),
         ("audit tail", "asyncio google grpc msgspec"),
     ],
 )
 def test_commands_bring_only_what_they_need(stage: tuple[Stage, Small], line: str, brings: str) -> None:
     """What is slow to import is imported by who needs it: gRPC for a daemon that is there, cryptography for keys, YAML for documents."""
+    words = shlex.split(line.format(d=stage[0].directory))
     program = (
         "import sys, contextlib, io\n"
         "from control.cli.main import run\n"
-        f"with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): run({shlex.split(line)!r})\n"
+        f"with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()): run({words!r})\n"
         f"print(*sorted({HEAVY} & set(sys.modules)))"
     )
     stage[0].bundle("oci-cli")
@@ -296,6 +307,23 @@ def test_documents_are_harmless_on_a_terminal() -> None:
         assert read(text) == evil
 
 
+def test_yaml_reads_back_in_both_versions() -> None:
+    """What YAML 1.1 or YAML 1.2 takes for a number, a date or a truth value is written so that text stays text; so does our own reader."""
+    import yaml
+    from ruamel.yaml import YAML
+
+    words = ["no", "010", "0o17", "0x1f", "1e5", "12345678901234e5", "1_000", "12:30:45", "-.5", ".inf", "2026-11-22", "~", "null",
+             "<<", "=", "10.77.0.0/24", "a: b", "- a", "#", "", " ", "'", '"', "y", "3f2a91c0d4e5", "deadbeef", "line\nline", "x" * 200]  # fmt: skip
+    value = {"words": words, "numbers": [1, -1, 1.5, True, None], "empty": [[], {}]}
+    text = render.document(value, "yaml")
+    assert YAML(typ="safe", pure=True).load(text) == value
+    assert yaml.safe_load(text) == value
+    lines = [word for word in words if len(word.strip()) > 0]
+    (node,) = parse("x.yaml", render.document(lines, "yaml"))
+    assert isinstance(node, Listing)
+    assert [item.value for item in node.items if isinstance(item, Scalar)] == lines
+
+
 def test_run_keeps_the_process(stage: tuple[Stage, Small]) -> None:
     """``run`` executes in its own place: the pid is the same, so that whoever waits for it waits for the command."""
     stage[0].bundle("oci-cli")
@@ -321,9 +349,18 @@ def test_page_of_the_command_line_says_what_is_there() -> None:
     assert dict(re.findall(r"^\| ([A-Z_]+) \| (.*) \|$", page, re.MULTILINE)) == trust.VARIABLES
 
 
-@pytest.mark.parametrize("rows", [[("a", "1"), ("long name\nsecond", "22")], [("", "")], [("x" * 40, "y" * 38)]])
-def test_both_ways_to_write_a_table_write_the_same(rows: list[tuple[str, str]]) -> None:
-    """A table that fits looks the same whether rich wrote it or not; one that does not fit is rich's."""
-    heads, right = ("NAME", "COUNT"), (1,)
-    assert render._narrow(heads, rows, right) == "\n".join(line.rstrip() for line in render._wide(heads, rows, right).split("\n"))
-    assert render._narrow(heads, [("x" * 80, "y")], right) == ""
+def test_a_table_folds_its_widest_column() -> None:
+    """Also where letters take two columns or none: no line takes more than 80, nothing is cut, and the columns stay below their heads."""
+    heads, right = ("NAME", "SAYS", "COUNT"), (2,)
+    long = "the far side said something that is longer than what is left of the line when the others are there"
+    for name, says in (("a", long), ("b" * 100, long), ("\u4e2d" * 60, "e\u0301" * 90), ("c\nd", "short")):
+        text = render.table(heads, [(name, says, 7)], right=right)
+        head, *lines = text.splitlines()
+        assert all(render._columns(line) <= 80 for line in [head, *lines]), text
+        assert sorted("".join(text.split())) == sorted("".join([*heads, *name.split(), *says.split(), "7"]))
+        at = head.index("SAYS")
+        assert all(render._columns(line[: line.rindex("  ") + 2]) >= at for line in lines if line.startswith(" ")), text
+        assert lines[0].endswith("7") and head.endswith("COUNT") and render._columns(lines[0]) == len(head)
+    assert render.table(heads, [("a", "b", 1), ("long name", "c\nd", 22)], right=right) == (
+        "NAME       SAYS  COUNT\na          b         1\nlong name  c        22\n           d\n"
+    )
