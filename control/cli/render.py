@@ -34,7 +34,7 @@ from control.text import harmless_json, plain
 
 WIDTH = 80
 
-_NUMBERLIKE = re.compile(r"[-+]?(0x[0-9a-fA-F]+|0o[0-7]+|[.0-9]+([eE][-+]?[0-9]+)?)")
+_NUMBERLIKE = re.compile(r"0x[0-9a-fA-F]+|0o[0-7]+|[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 """What YAML 1.2 reads as a number (its specification, section 10.3.2)."""
 
 

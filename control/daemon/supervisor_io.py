@@ -21,6 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sdnotify import SystemdNotifier
+
 from bpf.listener_io import open_listeners
 from control.daemon.socket_io import listen, listen_stream
 
@@ -92,6 +94,7 @@ class Supervisor:
         self.setup = setup
         self.run = Path(setup["run"])
         self.stopping = False
+        self.told_ready = False
         self.children: list[Child] = []
         self.poll = select.poll()
         self.signal_fd = _signals()
@@ -308,6 +311,7 @@ class Supervisor:
             if fd == child.beat_fd:
                 with suppress(BlockingIOError):
                     if os.read(fd, 4096):
+                        self._tell_ready(child)
                         child.last_beat = now
                     else:  # the write end is gone: the child is going or gone, its pidfd tells
                         self.poll.unregister(fd)
@@ -317,6 +321,12 @@ class Supervisor:
             if fd == child.pidfd:
                 self.ended(child)
                 return
+
+    def _tell_ready(self, child: Child) -> None:
+        """Tell systemd, when it is our parent, that we enforce: the agent's first beat is after its programs are attached."""
+        if child.program.role == "agent" and not self.told_ready:
+            self.told_ready = True
+            SystemdNotifier().notify("READY=1\nSTATUS=enforcing")
 
     def _signalled(self) -> None:
         for number in os.read(self.signal_fd, 64):

@@ -3,6 +3,7 @@ The daemon as a service without systemd: started, found running, stopped; in the
 """
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 
@@ -58,3 +59,24 @@ def test_a_start_that_fails_says_why(stage: Stage) -> None:
         stage.config.write_text(text)
     assert done.returncode == 2
     assert "staleAfter" in done.stderr
+
+
+def test_systemd_is_told_when_it_enforces(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """READY=1 comes once, from the process that systemd started, and not before the agent answers for the kernel."""
+    path = stage.directory / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.bind(str(path))
+        sock.settimeout(30)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        try:
+            stage.start_daemon()
+            said, ancillary, _, _ = sock.recvmsg(4096, socket.CMSG_SPACE(12))
+            assert b"READY=1" in said.split(b"\n")
+            (pid,) = (int.from_bytes(data[:4], "little") for _, kind, data in ancillary if kind == socket.SCM_CREDENTIALS)
+            assert pid == stage.pid("credwired")
+            sock.settimeout(0.5)
+            with pytest.raises(TimeoutError):
+                sock.recv(4096)
+        finally:
+            stage.stop_daemon()

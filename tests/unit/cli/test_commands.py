@@ -312,8 +312,10 @@ def test_yaml_reads_back_in_both_versions() -> None:
     import yaml
     from ruamel.yaml import YAML
 
-    words = ["no", "010", "0o17", "0x1f", "1e5", "12345678901234e5", "1_000", "12:30:45", "-.5", ".inf", "2026-11-22", "~", "null",
-             "<<", "=", "10.77.0.0/24", "a: b", "- a", "#", "", " ", "'", '"', "y", "3f2a91c0d4e5", "deadbeef", "line\nline", "x" * 200]  # fmt: skip
+    words = [
+        *("no", "010", "0o17", "0x1f", "1e5", "12345678901234e5", "1_000", "12:30:45", "-.5", ".inf", "2026-11-22", "~", "null", "<<", "="),
+        *("10.77.0.0/24", "0.1.0", "a: b", "- a", "#", "", " ", "'", '"', "y", "3f2a91c0d4e5", "deadbeef", "line\nline", "x" * 200),
+    ]
     value = {"words": words, "numbers": [1, -1, 1.5, True, None], "empty": [[], {}]}
     text = render.document(value, "yaml")
     assert YAML(typ="safe", pure=True).load(text) == value
