@@ -362,6 +362,10 @@ class Kernel:
         """Give the path that a process's or record's ``script_id`` stands for."""
         return self._texts.get(script_id)
 
+    def watches(self, script: str) -> bool:
+        """Whether an exec of this script is noticed: it is in the kernel's table, of this agent or of one before."""
+        return script in self._scripts
+
     def _forget(self, *, keep: set[int]) -> None:
         """Delete the rows of other generations."""
         for key in sys_io.keys(self._maps[MapNumber.FILTERS], size_of("filter_key")):

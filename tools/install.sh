@@ -7,6 +7,7 @@
 # uninstall: stop the daemon, take every BPF program and pin out, remove the program.  Configuration, resources, keys and audit stay.
 # purge: uninstall, and remove those too.
 set -eu
+umask 022 # others run the program; root's own umask may be 077, or leave directories open
 prefix=/opt/credwire
 commands=/usr/local/bin
 unit=/etc/systemd/system/credwired.service

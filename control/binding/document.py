@@ -198,7 +198,8 @@ class _Builder:
         kind, mark = type(event), event.start_mark
         if kind is ScalarEvent:
             return Scalar(self.file, mark, self.value(event), event.value)
-        self.bare(event)
+        if kind is AliasEvent or event.anchor is not None or event.tag is not None:
+            self.bare(event)
         if depth > MAX_DEPTH:
             _fail(self.place(event), f"nested deeper than {MAX_DEPTH} levels", "no kind needs that")
         if kind is MappingStartEvent:
@@ -224,15 +225,15 @@ class _Builder:
             self.bare(event)
         text: str = event.value
         if event.style:
-            self.visible(event)
+            if event.style == '"':
+                self.visible(event)
             return text
         if text not in self.values:
-            self.visible(event)
             self.values[text] = _CONSTANTS.get(text, int(text) if _INT.fullmatch(text) else text)
         return self.values[text]
 
     def visible(self, event: Any) -> None:
-        """Refuse what an escape such as "\\u200b" puts in and the file itself does not show."""
+        """Refuse what an escape such as "\\u200b" puts in and the file itself does not show; only double quotes know escapes."""
         text: str = event.value
         if text.isascii() and text.isprintable():
             return
@@ -243,9 +244,9 @@ class _Builder:
 
     def entries(self, depth: int) -> dict[str, Entry]:
         found: dict[str, Entry] = {}
-        file, following = self.file, self.following
+        file, following, value = self.file, self.following, self.value
         while type(event := following()) is not MappingEndEvent:
-            name = self.value(event) if type(event) is ScalarEvent else None
+            name = value(event) if type(event) is ScalarEvent else None
             if type(name) is not str:
                 key = self.node(event, depth)
                 _fail(key.place, f"a key is {kind_of(key)} instead of a name", "quote it if it is meant as a name")
@@ -254,5 +255,8 @@ class _Builder:
             if name in found:
                 says = f'"{name}" is here a second time; the first is at line {found[name].place.line}'
                 _fail(self.place(event), says, "keep one", Reason.RESOURCE_DUPLICATE)
-            found[name] = Entry(file, event.start_mark, self.node(following(), depth))
+            held = following()
+            mark: _Mark = held.start_mark
+            node = Scalar(file, mark, value(held), held.value) if type(held) is ScalarEvent else self.node(held, depth)
+            found[name] = Entry(file, event.start_mark, node)
         return found

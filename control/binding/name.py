@@ -40,6 +40,8 @@ def overbroad(rule: str, message: str, hint: str) -> ResourceError:
 
 def ascii_only(what: str, value: str) -> None:
     """Refuse letters that look like others, naming the first."""
+    if value.isascii():
+        return
     for sign in value:
         if sign.isascii():
             continue

@@ -33,6 +33,8 @@ def nearest(word: str, known: Iterable[str]) -> str:
 class Sheet:
     """One mapping being read."""
 
+    __slots__ = ("_node", "_place", "broken", "entries", "faults", "known", "private", "what")
+
     def __init__(self, node: Node | None, what: str, faults: Faults, place: Place | None = None, *, private: bool = False) -> None:
         """
         ``what`` names the mapping for people (``spec``); a node of another type is one error and reads as empty.
@@ -40,20 +42,23 @@ class Sheet:
         In a ``private`` one a secret may stand by mistake: no error repeats a value or an unknown name, and none of a sheet inside of it.
         """
         self.what, self.faults, self.private = what, faults, private
-        self.entries: dict[str, Entry] = {}
-        self.place = node.place if node is not None else place
+        self._node, self._place = node, place
         self.known: set[str] = set()
-        self.broken = False
+        self.entries: dict[str, Entry] = {}
+        self.broken = not isinstance(node, Mapping)
         if isinstance(node, Mapping):
             self.entries = node.entries
-        else:
-            self.broken = True
-            if node is not None:
-                self.fault(
-                    f"{what or 'the document'} is {self.shown(node)} instead of a mapping",
-                    node.place,
-                    hint="write its fields below it, indented",
-                )
+        elif node is not None:
+            self.fault(
+                f"{what or 'the document'} is {self.shown(node)} instead of a mapping",
+                node.place,
+                hint="write its fields below it, indented",
+            )
+
+    @property
+    def place(self) -> Place | None:
+        """Where the mapping stands, or what it is missing from."""
+        return self._node.place if self._node is not None else self._place
 
     def name(self, key: str) -> str:
         """Give a field's name from the top, for people."""
@@ -85,13 +90,14 @@ class Sheet:
         """Give the raw node of a field; ``rule`` says what a missing one breaks."""
         self.known.add(key)
         entry = self.entries.get(key)
-        if entry is None or (isinstance(entry.value, Scalar) and entry.value.value is None):
+        value = entry.value if entry is not None else None
+        if value is None or (isinstance(value, Scalar) and value.value is None):
             if needed and not self.broken:
                 state = "is missing" if entry is None else "is empty"
                 hint = f"add {key}: {example}" if example else f"add {key}"
                 self.fault(f"{self.name(key)} {state}", entry.place if entry else None, hint=hint, rule=rule)
             return None
-        return entry.value
+        return value
 
     def text(
         self, key: str, *, needed: bool = False, default: str = "", check: Callable[[str], str] | None = None, example: str = "",
@@ -101,27 +107,29 @@ class Sheet:
         node = self.node(key, needed=needed, example=example, rule=rule)
         if node is None:
             return default
-        value = self._one_line(node, self.name(key))
-        return default if value is None else self.checked(value, node.place, check, default)
+        value = self._one_line(node, key)
+        if value is None:
+            return default
+        return value if check is None else self.checked(value, node, check, default)
 
-    def _one_line(self, node: Node, what: str) -> str | None:
-        if not isinstance(node, Scalar) or not isinstance(node.value, str):
+    def _one_line(self, node: Node, key: str) -> str | None:
+        value = node.value if isinstance(node, Scalar) else None
+        if not isinstance(value, str):
             quote = " (quote it if it is)" if isinstance(node, Scalar) else ""
-            self.fault(f"{what} is {self.shown(node)} instead of text{quote}", node.place, hint="write one line of text")
+            self.fault(f"{self.name(key)} is {self.shown(node)} instead of text{quote}", node.place, hint="write one line of text")
             return None
-        if not node.value or node.value != node.value.strip() or "\n" in node.value:
-            self.fault(f"{what} is empty, has several lines or blanks around it", node.place, hint="write one line of text")
+        if not value or value != value.strip() or "\n" in value:
+            says = f"{self.name(key)} is empty, has several lines or blanks around it"
+            self.fault(says, node.place, hint="write one line of text")
             return None
-        return node.value
+        return value
 
-    def checked(self, value: str, place: Place, check: Callable[[str], str] | None, default: str = "") -> str:
+    def checked(self, value: str, node: Node, check: Callable[[str], str], default: str = "") -> str:
         """Run ``check`` and put its error where the value stands."""
-        if check is None:
-            return value
         try:
             return check(value)
         except ResourceError as error:
-            self.fault(error.message, place, hint=error.hint, reason=error.reason)
+            self.fault(error.message, node.place, hint=error.hint, reason=error.reason)
             return default
 
     def choice(self, key: str, allowed: Iterable[str], *, needed: bool = False, default: str = "", later: Iterable[str] = ()) -> str:
@@ -208,8 +216,8 @@ class Sheet:
         """Read a list of different texts."""
         found: dict[str, Any] = {}
         for node in self.listing(key, needed=needed, example=example):
-            raw = self._one_line(node, self.name(key))
-            value = self.checked(raw, node.place, check) if raw is not None else ""
+            raw = self._one_line(node, key)
+            value = raw if raw is None or check is None else self.checked(raw, node, check)
             if value in found:
                 self.fault(f'{self.name(key)} names "{value}" twice', node.place, hint="keep one", reason=Reason.RESOURCE_DUPLICATE)
             if value:
@@ -219,10 +227,13 @@ class Sheet:
     def sheet(self, key: str, *, needed: bool = False, example: str = "", private: bool = False) -> "Sheet":
         """Read a mapping inside of this one; missing ones read as empty."""
         node = self.node(key, needed=needed, example=example)
-        return Sheet(node, self.name(key), self.faults, self.place, private=private or self.private)
+        beside = self.place if node is None else None
+        return Sheet(node, self.name(key), self.faults, beside, private=private or self.private)
 
     def close(self) -> None:
         """Report every field that nobody asked for."""
+        if self.entries.keys() <= self.known:
+            return
         for key, entry in self.entries.items():
             if key not in self.known:
                 unknown = "an unknown field" if self.private else f'no field "{key}"'

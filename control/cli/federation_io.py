@@ -279,11 +279,18 @@ def _lease_line(source: str, binding: "BindingView") -> Line:
 
 def _get(url: str, roots_pem: str) -> Fetched:
     """One GET over verified TLS; no redirect is followed, nothing is sent but the question.  Raises FetchError."""
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port or 443
+    except ValueError as error:  # the domain's own word: its document names the second address
+        raise FetchError("the address that is named cannot be read") from error
     if parts.scheme != "https":
         raise FetchError("no address over https is named")
-    tls = ssl.create_default_context(cadata=roots_pem) if roots_pem else ssl.create_default_context()
-    connection = http.client.HTTPSConnection(parts.hostname or "", parts.port or 443, timeout=ANSWER_S, context=tls)
+    try:
+        tls = ssl.create_default_context(cadata=roots_pem) if roots_pem else ssl.create_default_context()
+    except ssl.SSLError as error:
+        raise FetchError("the file of roots holds no certificate") from error
+    connection = http.client.HTTPSConnection(host, port, timeout=ANSWER_S, context=tls)
     try:
         connection.request("GET", parts.path or "/", headers={"accept": "application/json"})
         answer = connection.getresponse()

@@ -100,6 +100,8 @@ class Agent:
         """Why the agent withholds its heartbeat; None when it is well."""
         self.not_here: list[str] = []
         """What this machine lacks for full confinement."""
+        self.script_since: dict[str, int] = {}
+        """CLOCK_BOOTTIME in ns from which on the kernel notices an exec of this script; those of earlier agents are left out."""
         self._lines = Throttle()
         """For audit lines that somebody without any right can cause."""
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -421,6 +423,7 @@ class Agent:
         """Put the running set into force: attestor, kernel, and who may connect where.  Raises KernelError."""
         current = self.policy.current
         self.attestor.use(current.identities, current.revision)
+        fresh = {f.script for f in self.policy.filters() if f.script is not None and not self.kernel.watches(f.script)}
         self.kernel.swap_filters(
             self.policy.filters(), ports=self.policy.running.ports(), excluded=self.policy.excluded, revision=int(current.revision)
         )
@@ -431,6 +434,7 @@ class Agent:
             stale_ns=int(self.setup["stale_s"] * 1e9),
             enforce=True,
         )
+        self.script_since |= dict.fromkeys(fresh, time.clock_gettime_ns(time.CLOCK_BOOTTIME))
 
 
 def _gids(group: dict[str, Any]) -> frozenset[int]:

@@ -214,7 +214,8 @@ class Revoked:
         """Forget what ran under a pid before: it ended, or runs the program named."""
         if not self._keys:
             return  # the ordinary case, at every exec of every bound process
-        gone = [key for key in self._keys if key.tgid == tgid and (key.start_ns, key.exec_id) != (start_ns, exec_id)]
+        # a hint of an exec from before the revocation, read late, must not lift it: the number only grows
+        gone = [key for key in self._keys if key.tgid == tgid and (key.start_ns != start_ns or key.exec_id < exec_id)]
         for key in gone:
             del self._keys[key]
         if gone:

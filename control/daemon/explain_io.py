@@ -7,6 +7,7 @@ Gives nothing and changes nothing.
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,11 +23,16 @@ from control.facts.model import Facts, ProcessKey
 from control.facts.proc_io import identify_running
 from control.identity.match import Explained, explain, identify, mismatch, wanted
 from control.identity.model import Identity
+from control.identity.selector.script_path import NAME as SCRIPT
 from control.reason import ABOUT, Reason
 from control.units import ExecId, Pid, StartNs
 
 if TYPE_CHECKING:
     from control.daemon.agent_io import Agent
+
+
+_PEOPLE = ThreadPoolExecutor(max_workers=2, thread_name_prefix="people")
+"""Threads of their own: who asks about large files, a hundred times, must not keep secrets and reloads waiting."""
 
 
 class Explainer:
@@ -43,17 +49,34 @@ class Explainer:
             return _no(facts, steps)
         told = _told(facts, {"pid": str(facts.key.tgid), "process key": str(facts.key)})
         shown = show(pid)
-        if not isinstance(shown, Refusal):
-            told["argv (shown, never matched)"] = " ".join(shown.argv)[:200]
+        told["argv (shown, never matched)"] = " ".join(shown.argv)[:200]
         if facts.key in self._agent.revoked:
             barred = Refusal(Reason.REVOKED, f"process {pid} was revoked; it gets nothing more until it runs another program")
             return _no(barred, steps, told)
-        return self._decided(facts, told, steps, url, method)
+        found = self._decided(facts, told, steps, url, method)
+        if found.reason == Reason.IDENTITY_NONE and (script := self._unseen(facts, shown.argv)):
+            said = f'process {pid} names "{script}" among its arguments, but it started before credwired watched for that script'
+            return _no(Refusal(Reason.IDENTITY_OLDER_THAN_DAEMON, said), steps, told)
+        return found
+
+    def _unseen(self, facts: Facts, argv: tuple[str, ...]) -> str:
+        """Find the script for want of which a process is nobody, and whose exec went unnoticed; empty when there is none."""
+        if facts.script is not None:
+            return ""
+        for explained in explain(facts, self._agent.policy.current.identities):
+            for clauses in explained.alternatives:
+                missing = [clause for clause in clauses if not clause.holds]
+                for script in (value for clause in missing if clause.kind == SCRIPT for value in clause.values):
+                    since = self._agent.script_since.get(script, 0)
+                    if script in argv and facts.key.start_ns < since and all(clause.kind.startswith("script:") for clause in missing):
+                        return script
+        return ""
 
     async def program(self, program: v.Program, url: str, method: str) -> v.ExplainView:
         """What would happen if this program were started now and asked for this URL; without a URL, who it would be."""
         steps: list[v.StepView] = []
-        facts = await asyncio.to_thread(imagine, program, wanted(self._agent.policy.current.identities))
+        named = wanted(self._agent.policy.current.identities)
+        facts = await asyncio.get_running_loop().run_in_executor(_PEOPLE, imagine, program, named)
         if isinstance(facts, Refusal):
             return _no(facts, steps)
         return self._decided(facts, _told(facts, {}), steps, url, method)
@@ -122,7 +145,8 @@ class Explainer:
             steps.append(v.StepView("kernel", state in (ProcessState.BOUND, ProcessState.PENDING), said))
             key = ProcessKey(Pid(pid), StartNs(process.start_ns), ExecId(process.exec_id))
             script = agent.kernel.script_text(process.script_id)
-        return await asyncio.to_thread(agent.attestor.read, key, running.uid, running.gid, script)
+        read = agent.attestor.read
+        return await asyncio.get_running_loop().run_in_executor(_PEOPLE, read, key, running.uid, running.gid, script)
 
     def _lease_step(self, binding: Binding) -> v.StepView:
         lease = self._agent.leases.get((binding.source, binding.identity))
@@ -137,7 +161,7 @@ class Explainer:
 
     async def id(self, id: str) -> v.ExplainView | None:
         """What happened under this id."""
-        events = await asyncio.to_thread(self._agent.journal.find, id)
+        events = await asyncio.get_running_loop().run_in_executor(_PEOPLE, self._agent.journal.find, id)
         if not events:
             return None
         last = next((e for e in reversed(events) if e.reason not in (None, Reason.GRANTED)), events[-1])
@@ -171,8 +195,8 @@ def _identity_step(explained: Explained, places: dict[str, str]) -> v.StepView:
 
 
 def _asked(url: str, method: str) -> Asked | Refusal:
-    parts = urlsplit(url if "//" in url else f"https://{url}")
     try:
+        parts = urlsplit(url if "//" in url else f"https://{url}")
         port = parts.port or (80 if parts.scheme == "http" else 443)
     except ValueError:
         return Refusal(Reason.DESTINATION_UNKNOWN, f"the URL's port cannot be read: {url!r}")

@@ -15,7 +15,7 @@ from control.errors import Refusal
 from control.facts.digest_io import Digests
 from control.facts.model import Facts, PathFact, ProcessKey
 from control.facts.package_io import Packages
-from control.facts.path_io import look
+from control.facts.path_io import file_id, look
 from control.reason import Reason
 from control.units import ExecId, Gid, Pid, StartNs, Uid
 
@@ -48,13 +48,17 @@ def imagine(program: Program, wanted: dict[str, frozenset[str]]) -> Facts | Refu
 
 
 def _digest(fact: PathFact, digests: Digests) -> str | None:
-    fd = -1
+    place = fd = -1
     try:
-        fd = os.open(fact.real or fact.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        mode = os.fstat(fd).st_mode
-        return digests.of(fd) if stat.S_ISREG(mode) and mode & 0o111 else None
+        place = os.open(fact.real or fact.path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        found = os.fstat(place)
+        if file_id(found) != fact.file or not stat.S_ISREG(found.st_mode) or not found.st_mode & 0o111:
+            return None  # whoever asks may have put a device there since: opening one can do what only root may
+        fd = os.open(f"/proc/self/fd/{place}", os.O_RDONLY | os.O_CLOEXEC)
+        return digests.of(fd)
     except OSError:
         return None
     finally:
-        with suppress(OSError):
-            os.close(fd)
+        for held in (place, fd):
+            with suppress(OSError):
+                os.close(held)

@@ -8,10 +8,11 @@ import re
 from functools import lru_cache
 
 _INTERPRETER = re.compile(
-    r"(python|pypy|perl|ruby|php|lua|luajit|tclsh|wish|node|nodejs)[0-9.]*(-dbg|d|m)?|php-?(cgi|fpm|cli)[0-9.]*"
+    r"(python|pypy|perl|ruby|php|phpdbg|lua|luajit|tclsh|wish|expect|node|nodejs)[0-9.]*(-dbg|d|m|-[0-9].*|-[a-z0-9_]+-linux-[a-z0-9]+)?"
+    r"|php-?(cgi|fpm|cli)[0-9.]*"
     r"|java|jshell|dotnet|mono|deno|bun|guile[0-9.-]*|Rscript|R|erl|beam\.smp|irb[0-9.]*|julia|groovy|scala|elixir"
-    r"|(ba|da|z|k|mk|pdk|a|tc|c|fi)?sh|rbash|busybox|toybox|pwsh|nu|xonsh|env|xargs|awk|gawk|mawk|sed|find|make"
-    r"|ld-linux.*|ld-musl.*|ld\.so.*|ld-[0-9].*|qemu-.*|wine(64)?|gdb|strace|ltrace|emacs.*|vim?|nvim"
+    r"|(ba|da|z|k|mk|pdk|a|tc|c|fi)?sh[0-9.]*(-static)?|rbash|busybox|toybox|pwsh|nu|xonsh|env|xargs|awk|gawk|mawk|original-awk|sed|find|make"
+    r"|ld-linux.*|ld-musl.*|ld\.so.*|ld-[0-9].*|qemu-.*|wine(64)?|gdb|strace|ltrace|emacs.*|vim?(\.[a-z0-9-]+)?|nvim"
 )
 _RELAY = re.compile(
     r"docker-proxy|sshd?|socat|nc|ncat|netcat|nc\.(openbsd|traditional)|redsocks|stunnel4?|tinyproxy|squid|haproxy|gost|chisel"

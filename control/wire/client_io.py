@@ -320,7 +320,9 @@ class Client(asyncio.Protocol):
                 self._pass(turn)
                 return
             target = sent_target(turn.head, answer)
+            turn.own = answer.target.replace("?", "&").rpartition("&")[2]
             fields = sign_fields(turn.fields, answer, length)
+            turn.gone = frozenset(name.lower().replace("_", "-") for name in (*answer.remove, *(name for name, _ in answer.set)))
             if answer.body_sha256:
                 turn.expect_hash(answer.body_sha256)
         except (BadSignature, ValueError) as error:
@@ -475,7 +477,7 @@ class Client(asyncio.Protocol):
     def answer_interim(self, head: AnswerHead) -> None:
         """Relay a 100 or another 1xx."""
         if self._transport is not None:
-            self._transport.write(write_answer(head, chunked=False, close=False))
+            self._transport.write(write_answer(head, chunked=False, close=False, own=self._turn.own if self._turn is not None else ""))
 
     def answer_began(self, head: AnswerHead, until_close: bool, payload: bytes, done: bool) -> None:
         """Relay the head, framed for this connection."""
@@ -486,7 +488,7 @@ class Client(asyncio.Protocol):
         if until_close or not turn.body_done:
             turn.close = True
         turn.answer_chunked = head.chunked and turn.head.method != "HEAD" and head.status not in (204, 304)
-        data = write_answer(head, chunked=turn.answer_chunked, close=turn.close)
+        data = write_answer(head, chunked=turn.answer_chunked, close=turn.close, own=turn.own)
         self._transport.write(data + self._framed(turn, payload, done))
         self._answered(turn, done)
 

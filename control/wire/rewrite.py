@@ -14,6 +14,8 @@ _ANSWER_DROPPED = HOP_BY_HOP | {"alt-svc"}
 """``alt-svc`` would lead the client to HTTP/3 or another port, around us."""
 
 
+_LEADS_ON = frozenset(("location", "content-location", "link", "refresh"))
+"""Servers build these from the request's target, and so from the credential in it (H9)."""
 _TARGET = re.compile(r"/[\x21\x22\x24-\x7e]*+")
 """Origin form: begins with a slash, no blank, no control, no fragment (RFC 9112 section 3.2.1)."""
 
@@ -81,15 +83,17 @@ def write_request(method: str, target: str, fields: Fields, *, chunked: bool) ->
     return "".join(lines).encode("latin-1")
 
 
-def write_answer(head: AnswerHead, *, chunked: bool, close: bool) -> bytes:
-    """Give the bytes of an answer head for the client."""
+def write_answer(head: AnswerHead, *, chunked: bool, close: bool, own: str = "") -> bytes:
+    """Give the bytes of an answer head for the client; ``own`` is the parameter of the target that holds the secret."""
     dropped = _ANSWER_DROPPED | head.nominated if head.nominated else _ANSWER_DROPPED
     if head.status < 200 or head.status == 204:
         dropped = dropped | {"content-length"}  # must not announce one (RFC 9110 section 8.6)
     lines = [f"HTTP/1.1 {head.status} {head.phrase}\r\n"]
     for name, value in head.fields:
         low = name.lower()
-        if low not in dropped:
+        if own and low in _LEADS_ON:
+            value = value.replace(own, f"{own.partition('=')[0]}=placeholder")  # noqa: PLW2901  # the next request gets it again
+        if low not in dropped and not low.startswith("x-credwire-"):  # who reads these believes that we refused
             lines.append(f"{name}: {value}\r\n")
     if chunked:
         lines.append("transfer-encoding: chunked\r\n")

@@ -41,7 +41,7 @@ class Turn:
 
     __slots__ = (
         "answer_chunked", "answer_done", "answering", "asked", "binding", "body", "body_done", "chunked", "close", "destination",
-        "expected", "fields", "hash", "head", "held", "id", "passed", "retried", "sent", "signed_head", "status",
+        "expected", "fields", "gone", "hash", "head", "held", "id", "own", "passed", "retried", "sent", "signed_head", "status",
     )  # fmt: skip
 
     def __init__(self, turn_id: str, head: RequestHead, asked: Asked, limits: Limits) -> None:
@@ -49,6 +49,10 @@ class Turn:
         self.binding = ""
         self.destination: Destination | None = None
         self.fields: Fields = []
+        self.gone: frozenset[str] = frozenset()
+        """Names, with - for _, of what was taken out or set in the head: no trailer bears one either (H7)."""
+        self.own = ""
+        """The parameter of the target that holds the secret."""
         self.body: LengthBody | ChunkedBody | None = request_body(head, line_max=limits.chunk_line_bytes, trailer_max=limits.trailer_bytes)
         self.body_done = self.body is None
         self.chunked = head.chunked
@@ -95,7 +99,8 @@ class Turn:
             return payload
         if not done:
             return wrap_chunk(payload)
-        return wrap_chunk(payload) + end_chunks(self.body.trailers if self.body is not None else [])
+        trailers = self.body.trailers if self.body is not None else []
+        return wrap_chunk(payload) + end_chunks([field for field in trailers if field[0].lower().replace("_", "-") not in self.gone])
 
     @property
     def repeatable(self) -> bool:

@@ -32,6 +32,26 @@ def test_another_user_gets_nothing(scene: Scene) -> None:
         assert [record.verdict for record in seen.records()] == ["unsigned"]
 
 
+def test_a_program_from_before_its_selector_is_told_to_start_again(scene: Scene) -> None:
+    """Its exec was not watched for, so it is nobody; explain says why, and the same program started again is somebody."""
+    program = scene.script("late")
+    document = scene.stage.resources / "late.yaml"
+    url = f"https://{IDENTITY}{USERS}"
+    try:
+        with scene.run([program], "main") as early:
+            scene.write("late")
+            scene.reload()
+            told = json.loads(scene.stage.credwire("explain", "--pid", str(early.pid), url, "-o", "json").stdout)
+            assert told["reason"] == Reason.IDENTITY_OLDER_THAN_DAEMON
+            assert str(program) in told["said"]
+        with scene.run([program], "late") as again:
+            told = json.loads(scene.stage.credwire("explain", "--pid", str(again.pid), url, "-o", "json").stdout)
+            assert (told["reason"], told["identity"]) == (Reason.GRANTED, "late")
+    finally:
+        document.unlink()
+        scene.reload()
+
+
 def _copied_script(scene: Scene) -> list[str | Path]:
     copy = scene.stage.directory / "copied"
     shutil.copy(scene.bin / "main", copy)

@@ -54,7 +54,7 @@ ALSO: dict[tuple[str, str], str] = {
     ("control.cli", "control.daemon.config"): "the command line reads the configuration to find the socket and the resources",
     ("control.cli", "control.daemon.config_io"): "the command line reads the configuration to find the socket and the resources",
     ("control.cli", "control.daemon.switch_io"): "the off switch works with every process of the daemon dead: the command throws it itself",
-    ("control.cli", "control.daemon.seal_io"): "a secret is sealed where it is typed, so that it lies on no disk and crosses no socket unsealed",
+    ("control.cli", "control.daemon.seal_io"): "a secret is sealed where it is typed: it lies on no disk and crosses no socket unsealed",
 }
 """(part, module) to the reason why that one module may be imported all the same."""
 

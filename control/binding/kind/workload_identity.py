@@ -80,9 +80,9 @@ def _group(node: Node, spec: Sheet, *, allow_root: bool) -> tuple[Selector, ...]
 def _value(node: Node, name: str, spec: Sheet) -> str:
     kind = KINDS[name]
     if isinstance(node, Scalar) and isinstance(node.value, str) and node.value:
-        return spec.checked(node.value, node.place, kind.check)
+        return spec.checked(node.value, node, kind.check)
     if kind.numeric and isinstance(node, Scalar) and isinstance(node.value, int) and not isinstance(node.value, bool):
-        return spec.checked(node.text, node.place, kind.check)
+        return spec.checked(node.text, node, kind.check)
     spec.fault(
         f"{name} is {kind_of(node)} instead of {'a number' if kind.numeric else 'text'}", node.place, hint="write one value or a list"
     )
