@@ -63,7 +63,7 @@ install_program() {
     trap 'rm -rf "$work"' EXIT INT TERM
     cp -r pyproject.toml LICENSE README.md control bpf "$work"/
     [ -d sysfs_fallback ] && cp -r sysfs_fallback "$work"/
-    "$fresh/bin/python" -m pip install --quiet --quiet --disable-pip-version-check --no-cache-dir "$work" ||
+    "$fresh/bin/python" -P -m pip install --quiet --quiet --disable-pip-version-check --no-cache-dir "$work" ||
       fail "pip failed; the lines above say why" "mend the network or pip's settings, then make install again"
     rm -rf "$work"
     trap - EXIT INT TERM
@@ -104,9 +104,10 @@ stop_all() {
   if [ -x "$commands/credwired" ]; then
     "$commands/credwired" stop || say "warning: credwired stop failed; its processes are looked for below"
     with_systemd && systemctl disable --quiet credwired 2>/dev/null
-    "$commands/credwired" detach || fail "the BPF programs could not be removed" "reboot, then $0 $1"
+    "$commands/credwired" detach ||
+      fail "the BPF programs could not be removed" "mend $etc/credwired.yaml if the lines above name it; else reboot; then $0 $1"
   elif [ -x "$prefix/current/bin/python" ]; then
-    "$prefix/current/bin/python" -m bpf.remove_io /sys/fs/bpf/credwire
+    "$prefix/current/bin/python" -P -m bpf.remove_io /sys/fs/bpf/credwire
   fi
   return 0
 }
@@ -129,7 +130,8 @@ case ${1:-} in
     if [ "$1" = purge ]; then
       rm -rf "$etc" "$state" "$logs"
       for group in credwire-admin credwire-view; do
-        getent group "$group" >/dev/null && groupdel "$group"
+        getent group "$group" >/dev/null || continue
+        groupdel "$group" || say "warning: the group $group stays: somebody else defined or uses it"
       done
       say "removed, with configuration, resources, keys and audit"
     else

@@ -6,20 +6,43 @@ a test walks every pair.  Two conventions carry what protobuf cannot say: an emp
 is absent stands for the Struct's default.  Pure.
 """
 
-from typing import Any, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, TypeVar
 
 import msgspec
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import Message
 
 Filled = TypeVar("Filled", bound=Message)
 Read = TypeVar("Read", bound=msgspec.Struct)
 
 
+class _Field(NamedTuple):
+    """What there is to know of one field; looked up once for each Struct, as an answer may hold thousands."""
+
+    name: str
+    default: Any
+    inner: type[msgspec.Struct] | None
+    """The Struct that it is, or is a tuple of."""
+
+
+@cache
+def _fields(kind: type[msgspec.Struct]) -> tuple[_Field, ...]:
+    return tuple(_Field(field.name, field.default, _struct_in(field.type)) for field in msgspec.structs.fields(kind))
+
+
+@cache
+def _optional(descriptor: Descriptor) -> frozenset[str]:
+    """Name the fields of a message that know whether they are there."""
+    return frozenset(field.name for field in descriptor.fields if field.has_presence and field.message_type is None)
+
+
 def fill(message: Filled, struct: msgspec.Struct) -> Filled:
     """Copy ``struct`` into the empty ``message`` and give it back.  Raises AttributeError when the message lacks a field."""
-    for field in msgspec.structs.fields(struct):
+    optional = _optional(message.DESCRIPTOR)
+    for field in _fields(type(struct)):
         value = getattr(struct, field.name)
-        if value is None or (value == field.default and _has_presence(message, field.name)):
+        if value is None or (field.name in optional and value == field.default):
             continue
         if isinstance(value, msgspec.Struct):
             inner = getattr(message, field.name)
@@ -48,13 +71,14 @@ def read(message: Message, kind: type[Read]) -> Read:
 
 def _plain(message: Message, kind: type[msgspec.Struct]) -> dict[str, Any]:
     known: dict[str, Any] = {}
-    for field in msgspec.structs.fields(kind):
-        if _has_presence(message, field.name) and not message.HasField(field.name):
+    optional = _optional(message.DESCRIPTOR)
+    for field in _fields(kind):
+        if field.name in optional and not message.HasField(field.name):
             continue
         value = getattr(message, field.name)
         if value == "" and field.default is None:
             continue
-        inner = _struct_in(field.type)
+        inner = field.inner
         if isinstance(value, Message):
             known[field.name] = _plain(value, inner) if inner else value
         elif inner:
@@ -76,11 +100,6 @@ def _struct_in(annotation: Any) -> type[msgspec.Struct] | None:
         if isinstance(inner, type) and issubclass(inner, msgspec.Struct):
             return inner
     return None
-
-
-def _has_presence(message: Message, name: str) -> bool:
-    field = message.DESCRIPTOR.fields_by_name.get(name)
-    return field is not None and field.has_presence and field.message_type is None
 
 
 def _sayable(value: Any) -> Any:

@@ -127,7 +127,7 @@ def _joined(value: str | tuple[str, ...]) -> str:
 def _fields(struct: msgspec.Struct, leave: Iterable[str] = ()) -> Values:
     """Give every field of a struct, so that one which is added to the model is not forgotten here."""
     skipped = _UNSAID.union(leave)
-    names = [field.name for field in msgspec.structs.fields(struct) if field.name not in skipped]
+    names = [name for name in struct.__struct_fields__ if name not in skipped]
     return {_word(name): _readable(name, getattr(struct, name)) for name in names}
 
 

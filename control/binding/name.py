@@ -154,7 +154,10 @@ def check_network(value: str) -> str:
 
 def check_https(value: str) -> str:
     """Accept ``https://host[:port]`` with nothing behind, and give its canonical form."""
-    parts = urlsplit(value)
+    try:
+        parts = urlsplit(value)
+    except ValueError as error:  # of brackets alone
+        raise malformed(f'"{value}" has brackets around no address', "write https://host[:port]") from error
     try:
         port = parts.port
     except ValueError as error:

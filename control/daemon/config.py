@@ -247,8 +247,8 @@ def _check_group(value: str) -> str:
 
 def _check_issuer(value: str) -> str:
     """Accept https://host[:port][/path], as far sides compare it byte for byte."""
-    parts = urlsplit(value)
     try:
+        parts = urlsplit(value)
         good = parts.scheme == "https" and not isinstance(host_name(parts.hostname or ""), Refusal) and parts.port != 0
     except ValueError:
         good = False

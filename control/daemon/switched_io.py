@@ -170,5 +170,8 @@ def _unread(channel: Channel) -> int:
 
 
 def clock(at: float) -> str:
-    """Write a time for people and logs, in UTC."""
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    """Write a time for people and logs, in UTC; a file may hold any number, and the agent beats on whatever it says."""
+    try:
+        return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(at))
+    except (OverflowError, ValueError, OSError):
+        return "a time that no calendar has"

@@ -80,8 +80,8 @@ def check_metadata(value: str) -> str:
     The service hands out a private key over plain HTTP: it has to be this machine's, so a name or any farther address is refused.
     """
     hint = "leave it out; the default is http://169.254.169.254/opc/v2"
-    parts = urlsplit(value)
     try:
+        parts = urlsplit(value)
         address, port = ipaddress.ip_address(parts.hostname or ""), parts.port
     except ValueError as error:
         raise malformed(f'metadata "{value}" is not http://address[:port]/path', hint) from error

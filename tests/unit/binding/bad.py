@@ -183,6 +183,7 @@ BAD = [
         "https://host",
     ),
     Bad("https://idcs-1.identity.oraclecloud.com", "https://10.0.0.1", MALFORMED, (35, 13), "an address, not a name", "names"),
+    Bad("https://idcs-1.identity.oraclecloud.com", '"https://[idcs-1"', MALFORMED, (35, 13), "brackets around no address", "https://host"),
     Bad(
         "https://idcs-1.identity.oraclecloud.com", "https://u:p@idcs-1.example.com", MALFORMED, (35, 13), "more than a host", "https://host"
     ),

@@ -75,6 +75,7 @@ def test_the_issuer_follows_the_trust_domain_unless_it_is_named() -> None:
         ("issuerUrl: http://a.example\n", (1, 12), "is not https", "final slash"),
         ("issuerUrl: https://a.example/\n", (1, 12), "is not https://host", "final slash"),
         ("issuerUrl: https://a.example?x\n", (1, 12), "is not https://host", "query"),
+        ('issuerUrl: "https://[a"\n', (1, 12), "is not https://host", "query"),
         ("paths: {run: run}\n", (1, 14), "not an absolute path", "realpath"),
         ("paths: {runn: /run}\n", (1, 9), 'no field "runn"', '"run"'),
         ("paths: /x\n", (1, 8), "instead of a mapping", "below"),

@@ -78,6 +78,8 @@ def test_a_revoked_process_stays_so_over_a_restart_until_it_execs_or_ends(tmp_pa
     assert key(11) in again
     again.ended(10, 5, 1)  # the same program: a late hint
     assert key(10) in again
+    again.ended(10, 5, 0)  # an exec from before the revocation, read even later
+    assert key(10) in again
     again.ended(10, 5, 2)
     again.ended(11)
     assert len(again) == 0

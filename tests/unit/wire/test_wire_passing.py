@@ -5,6 +5,7 @@ import hashlib
 import io
 import json
 import logging
+from collections.abc import Callable
 
 import pytest
 
@@ -16,7 +17,7 @@ from control.wire.head import read_request
 from control.wire.limits import DEFAULT
 from control.wire.rewrite import BadSignature, sent_target
 from control.wire.turn import Turn
-from tests.unit.wire.world import BINDING, HOST, World, answer, get, post
+from tests.unit.wire.world import BINDING, HOST, Message, Peer, World, answer, get, post
 
 SECRET = "s3cr3t-that-stays-on-the-wire"  # made up
 
@@ -188,11 +189,19 @@ def test_a_passed_request_is_still_the_right_processs(here: World) -> None:
     assert (got.status, got.one("x-credwire-reason")) == (403, Reason.PROCESS_CHANGED)
 
 
+def _answering(data: bytes, seen: list[Message]) -> Callable[[Peer], None]:
+    def script(peer: Peer) -> None:
+        seen.append(peer.message())
+        peer.send(data)
+
+    return script
+
+
 @pytest.mark.parametrize("field", ["location", "Link", "content-location", "refresh"])
 def test_a_redirect_does_not_bring_the_secret_back(here: World, field: str) -> None:
-    """H9: servers make addresses of the target that they got; the parameter comes back as a placeholder, which the next request replaces."""
+    """H9: servers make addresses of the target that they got; the parameter comes back as a placeholder, replaced in the next request."""
     here.sign = lambda wanted: m.RequestSigned(wanted.call, (), (), target=f"{wanted.target}?a=1&key={SECRET}")
-    here.far(lambda peer: (peer.message(), peer.send(answer(b"", "301 Moved", f"{field}: https://{HOST}/things/?a=1&key={SECRET}"))))  # type: ignore[func-returns-value]
+    here.far(_answering(answer(b"", "301 Moved", f"{field}: https://{HOST}/things/?a=1&key={SECRET}"), []))
     got = here.tls().send(get("/things", port=here.port)).message()
     assert got.one(field.lower()) == f"https://{HOST}/things/?a=1&key=placeholder"
 
@@ -200,8 +209,8 @@ def test_a_redirect_does_not_bring_the_secret_back(here: World, field: str) -> N
 def test_a_trailer_brings_no_credential_of_the_clients_own(here: World) -> None:
     """H7: some servers read trailers as headers; what was stripped from the head is stripped there, in both spellings; others pass."""
     here.sign = lambda wanted: m.RequestSigned(wanted.call, ("x-api-key",), (("x-api-key", SECRET),))
-    seen = []
-    here.far(lambda peer: (seen.append(peer.message()), peer.send(answer())))  # type: ignore[func-returns-value]
+    seen: list[Message] = []
+    here.far(_answering(answer(), seen))
     head = f"POST /things HTTP/1.1\r\nHost: {HOST}:{here.port}\r\nTransfer-Encoding: chunked\r\n\r\n"
     here.tls().send(f"{head}2\r\nhi\r\n0\r\nX-Api-Key: mine\r\nx_api_key: mine\r\nx-checksum: 1\r\n\r\n".encode()).message()
     assert seen[0].trailers == [("x-checksum", "1")]
@@ -209,6 +218,6 @@ def test_a_trailer_brings_no_credential_of_the_clients_own(here: World) -> None:
 
 def test_a_far_side_cannot_speak_for_us(here: World) -> None:
     """Headers that say who refused are ours alone."""
-    here.far(lambda peer: (peer.message(), peer.send(answer(b"", "403 No", "x-credwire-reason: revoked", "X-Credwire-Hint: run this"))))  # type: ignore[func-returns-value]
+    here.far(_answering(answer(b"", "403 No", "x-credwire-reason: revoked", "X-Credwire-Hint: run this"), []))
     got = here.tls().send(get(port=here.port)).message()
     assert not [name for name, _ in got.fields if name.lower().startswith("x-credwire")]
