@@ -49,7 +49,7 @@ class Cell:
             return
         if not (math.isfinite(for_s) and for_s > 0):
             raise KernelError(f'cannot be off for "{for_s}" seconds', hint="give a time that is longer than nothing, or none at all")
-        self._until.value = min(time.monotonic_ns() + int(for_s * 1e9), FOREVER)
+        self._until.value = min(time.monotonic_ns() + int(min(for_s, FOREVER / 1e9) * 1e9), FOREVER)
 
     def turn_on(self) -> None:
         """Turn on if it is off; the moment stays in the cell, by which programs know the connections from before."""

@@ -90,13 +90,14 @@ class Sheet:
         """Give the raw node of a field; ``rule`` says what a missing one breaks."""
         self.known.add(key)
         entry = self.entries.get(key)
-        if entry is not None and (type(value := entry.value) is not Scalar or value.value is not None):
-            return value
-        if needed and not self.broken:
-            state = "is missing" if entry is None else "is empty"
-            hint = f"add {key}: {example}" if example else f"add {key}"
-            self.fault(f"{self.name(key)} {state}", entry.place if entry else None, hint=hint, rule=rule)
-        return None
+        value = entry.value if entry is not None else None
+        if value is None or (isinstance(value, Scalar) and value.value is None):
+            if needed and not self.broken:
+                state = "is missing" if entry is None else "is empty"
+                hint = f"add {key}: {example}" if example else f"add {key}"
+                self.fault(f"{self.name(key)} {state}", entry.place if entry else None, hint=hint, rule=rule)
+            return None
+        return value
 
     def text(
         self, key: str, *, needed: bool = False, default: str = "", check: Callable[[str], str] | None = None, example: str = "",
@@ -112,8 +113,8 @@ class Sheet:
         return value if check is None else self.checked(value, node, check, default)
 
     def _one_line(self, node: Node, key: str) -> str | None:
-        value = node.value if type(node) is Scalar else None
-        if type(value) is not str:
+        value = node.value if isinstance(node, Scalar) else None
+        if not isinstance(value, str):
             quote = " (quote it if it is)" if isinstance(node, Scalar) else ""
             self.fault(f"{self.name(key)} is {self.shown(node)} instead of text{quote}", node.place, hint="write one line of text")
             return None

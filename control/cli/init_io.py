@@ -90,9 +90,9 @@ def api_key(**given: Any) -> None:
 
     \b
     Examples:
-      echo key-4711 | credwire init api-key billing --force \\
+      credwire init api-key billing --force \\
         --host api.example.org --header X-Api-Key \\
-        --exe /usr/bin/curl --user 1001 --owner me@example.org
+        --exe /usr/bin/curl --user 1001 --owner me@example.org < key.txt
     """
     name = _named(given["name"])
     ask = _Asking("api-key")
@@ -127,11 +127,11 @@ def oci(**given: Any) -> None:
 
     \b
     Examples:
-      echo secret-4711 | credwire init oci reports --force \\
+      credwire init oci reports --force \\
         --domain https://idcs-1.identity.oraclecloud.com --client-id credwire \\
         --principal svc-reports --audience oci-prod --region us-ashburn-1 \\
         --exe /usr/bin/python3.11 --script /opt/reports/bin/report --user 1001 \\
-        --owner me@example.org
+        --owner me@example.org < key.txt
     """
     name = _named(given["name"])
     ask = _Asking("oci")

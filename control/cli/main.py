@@ -117,7 +117,8 @@ def run(arguments: list[str]) -> int:
     """Run one command line and give its exit code."""
     try:
         code = _run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # closed before we began
+            sys.stdout.flush()
     except BrokenPipeError:
         forget_stdout()
         return Exit.PIPE_CLOSED

@@ -93,6 +93,8 @@ def put(path: Path, content: bytes, mode: int, *, over: bool, directory_mode: in
     Without ``over`` a file that is there is left alone and CommandError is raised.
     """
     fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
+    if path.is_symlink():  # what it leads to would be read now, and written in its place when something fails later
+        raise CommandError(f"{path} is a link", hint="name the file itself, or remove the link")
     try:
         path.parent.mkdir(mode=directory_mode, parents=True, exist_ok=True)
         before = path.read_bytes() if path.exists() else None
@@ -150,8 +152,8 @@ def seal(name: str, file: str | None, to: str | None) -> None:
 
     \b
     Examples:
-      echo secret-4711 | credwire seal billing
-      echo secret-4711 | credwire seal billing --to -
+      credwire seal billing < key.txt
+      credwire seal billing --to - < key.txt
     """
     config = configuration()
     path, source = _places(config, name, file, to)

@@ -165,6 +165,7 @@ class Admission:
         )
 
     def _revoked(self, record: Record) -> Refusal | None:
+        self._agent.hear_of_forks()
         if ProcessKey(Pid(record.tgid), StartNs(record.start_ns), ExecId(record.exec_id)) in self._agent.revoked:
             return Refusal(Reason.REVOKED, f"process {record.tgid} was revoked; it gets nothing more until it runs another program")
         return None

@@ -42,8 +42,10 @@ from control.daemon.switched_io import Switched
 from control.daemon.throttle import Throttle, with_held
 from control.daemon.watch_io import Watch
 from control.errors import CredwireError, SetupError
+from control.facts.model import ProcessKey
 from control.reason import ABOUT, Reason
 from control.reason import hint as hint_of
+from control.units import ExecId, Pid, StartNs
 
 if TYPE_CHECKING:
     from control.api.server_io import AdminServer
@@ -381,6 +383,11 @@ class Agent:
         if self.ailing is None:
             channel.send(m.SecretShown(wanted.call, secret))
 
+    def hear_of_forks(self) -> None:
+        """Read the hints now, because a child of a revoked process may be the one that connects."""
+        if len(self.revoked):
+            self._kernel_events()
+
     def _kernel_events(self) -> None:
         """Read the kernel's hints: the tables are the truth, these only make us look sooner."""
         events = self.kernel.drain(EVENTS_PER_WAKE)
@@ -398,6 +405,8 @@ class Agent:
                         key = grant.facts.key
                         if event.kind is EventKind.EXIT or (key.start_ns, key.exec_id) != (event.start_ns, event.exec_id):
                             self.admission.withdraw(grant, Reason.PROCESS_CHANGED)
+                case EventKind.FORK:
+                    self.changes.forked(ProcessKey(Pid(event.tgid), StartNs(event.start_ns), ExecId(event.exec_id)), event.other_tgid)
                 case EventKind.REFUSED | EventKind.SPARED if event.reason is KernelReason.PROTOCOL_UNSUPPORTED:
                     pass  # counted; getaddrinfo() probes each address by a UDP connect, a line for each would bury the others
                 case EventKind.REFUSED | EventKind.SPARED:

@@ -123,6 +123,9 @@ def stop(config: Config, *, say: Callable[[str], None]) -> None:
         pidfd = os.pidfd_open(pid)
     except ProcessLookupError:
         return
+    if supervisor(run) != pid:  # the number is another process's since
+        os.close(pidfd)
+        return
     try:
         with suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGTERM)

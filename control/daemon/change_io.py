@@ -170,6 +170,15 @@ class Changes:
         agent.audit(Event(id=new_id(), event="revoked", reason=Reason.REVOKED, identity=about, binding=binding, pid=pid, detail=detail))
         return len(grants), leases, barred
 
+    def forked(self, child: ProcessKey, parent: int) -> None:
+        """A process that a filter lists made a child: that of a revoked one is revoked too, or a fork would lift the revocation."""
+        revoked = self._agent.revoked
+        if not revoked.runs_as(parent):
+            return
+        revoked.add(child)
+        for grant in self._agent.grants.of_process(child.tgid):
+            self._agent.admission.withdraw(grant, Reason.REVOKED)
+
     def _drop_leases(self, source: str, identity: str) -> int:
         agent = self._agent
         if agent.keys is not None:
@@ -180,7 +189,7 @@ class Changes:
 
 class Revoked:
     """
-    Processes that get nothing more until they run another program or end.
+    Processes that get nothing more until they run another program or end, and the children they make.
 
     Remembered over a restart of the agent: who was revoked must not get anything again by making us start anew.
     """
@@ -202,6 +211,10 @@ class Revoked:
 
     def __len__(self) -> int:
         return len(self._keys)
+
+    def runs_as(self, tgid: int) -> bool:
+        """Whether a revoked process has this pid."""
+        return any(key.tgid == tgid for key in self._keys)
 
     def add(self, key: ProcessKey) -> None:
         """Take a process in."""

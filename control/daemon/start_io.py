@@ -29,8 +29,8 @@ def start(config_path: Path, *, own_cgroup: bool = False) -> int:  # noqa: RET50
     if config is None:
         return 2
     if own_cgroup:
-        if _cgroup_of_ours() == "/":  # whoever lives in the daemon's cgroup is never redirected, and that would be everybody
-            return _say("we were started in the root cgroup", "leave --own-cgroup out; it is for service managers")
+        if not _cgroup_of_ours().endswith(".service"):  # whoever lives in the daemon's cgroup is never redirected: a whole session would be
+            return _say(f"the cgroup {_cgroup_of_ours()} is no service's", "leave --own-cgroup out; it is for service managers")
         config = msgspec.structs.replace(config, cgroup=msgspec.structs.replace(config.cgroup, daemon=_cgroup_of_ours()))
     if os.geteuid() != 0:
         return _say("credwired needs root", "sudo credwired run, or the systemd unit")

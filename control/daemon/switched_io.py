@@ -6,6 +6,7 @@ tools left for the audit.  Out: withdrawn grants, lines in the audit, OffView fo
 Looked at with every beat: who throws the switch waits for us no longer than that (control/daemon/switch_io.py).
 """
 
+import asyncio
 import fcntl
 import struct
 import termios
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from control.daemon.agent_io import Agent
 
 PATIENCE_S = 5.0
+WITHDRAWN_S = 0.5
 AGAIN_S = 0.01
 """While proxies have not read yet what was withdrawn."""
 
@@ -41,6 +43,8 @@ class Switched:
         self._state = agent.state
         self.everything: Off | None = None
         self.bindings: dict[str, Off] = {}
+        self.fault = ""
+        """Why the switches of single bindings are not known; for status."""
         self._looking_again = False
         self._ask_again: dict[str, float] = {}
         self._stuck: set[Path] = set()
@@ -55,6 +59,7 @@ class Switched:
             pass
         except (OSError, msgspec.DecodeError) as error:
             log("agent", "off-unreadable", file="off-bindings.json", why=str(error))
+            self.fault = f"{self._state}/off-bindings.json cannot be read: bindings that were switched off one by one are on"
         wanted = switch_io.remembered(self._state)
         if wanted is not None and not self._agent.kernel.switch().off:
             self._agent.kernel.turn_off(wanted.until - time.time() if wanted.until else None)
@@ -77,6 +82,16 @@ class Switched:
         """Remember which bindings are off.  Raises OSError, and then nothing has changed."""
         switch_io.write_whole(self._state / "off-bindings.json", msgspec.json.encode(bindings))
         self.bindings = bindings
+        self.fault = ""
+
+    async def withdrawn(self) -> None:
+        """Wait, shortly, until keys and proxies have read what was withdrawn: who asked for it goes on believing that it is done."""
+        agent = self._agent
+        for _ in range(int(WITHDRAWN_S / AGAIN_S)):
+            channels = [*agent.proxies.values(), *([agent.keys] if agent.keys is not None else [])]
+            if not any(_unread(channel) for channel in channels):
+                return
+            await asyncio.sleep(AGAIN_S)
 
     def look(self) -> None:
         """See whether somebody threw the switch; cut what must not go on, and write down who it was."""

@@ -127,6 +127,8 @@ class AgentView:
         for name, off in sorted(switched.bindings.items()):
             said = f'binding "{name}" is switched off {_until(off.until)} by {off.by}'
             lines.append(v.HealthLine("red", said, f"credwire on --binding {name}"))
+        if switched.fault:
+            lines.append(v.HealthLine("red", switched.fault, "switch them off again: credwire off --binding NAME"))
         return lines
 
     # -- bindings
@@ -231,11 +233,14 @@ class AgentView:
 
     async def revoke(self, caller: v.Caller, *, binding: str, identity: str, pid: int) -> v.RevokeView:
         """End grants and leases."""
-        return v.RevokeView(*self._agent.changes.revoke(_who(caller), binding=binding, identity=identity, pid=pid))
+        ended = self._agent.changes.revoke(_who(caller), binding=binding, identity=identity, pid=pid)
+        await self._agent.switched.withdrawn()
+        return v.RevokeView(*ended)
 
     async def switch(self, caller: v.Caller, *, binding: str, off: bool, for_s: float) -> v.SwitchView:
         """Switch one binding off or on."""
         cut = await self._agent.changes.switch(binding, _who(caller), off=off, for_s=for_s)
+        await self._agent.switched.withdrawn()
         return v.SwitchView(self._agent.switched.view(), cut)
 
     async def refused(self, caller: v.Caller, method: str) -> None:

@@ -213,6 +213,33 @@ def test_a_revoked_process_gets_nothing_more_until_it_runs_another_program(own: 
         assert fresh.request(IDENTITY, "GET", USERS).status == 200
 
 
+_CHILD_CONNECTS = """
+import socket, ssl
+pid = os.fork()
+if pid == 0:
+    try:
+        with socket.create_connection((host, 443), timeout=5) as sock:
+            sock.sendall(b"x" * 64)
+            os._exit(0 if sock.recv(1) else 1)
+    except OSError as error:
+        os._exit(2)
+result = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+"""
+
+
+def test_a_fork_does_not_lift_a_revocation(own: Scene) -> None:
+    """A child of a revoked process is revoked as well, whenever it was made; a process that was not is left alone."""
+    with own.hand("main") as hand, own.watch() as seen:
+        kept_open(hand)
+        assert own.stage.credwire("revoke", "--pid", str(hand.pid)).returncode == 0
+        for _ in range(3):
+            assert hand.python(_CHILD_CONNECTS, host=IDENTITY) != 0
+        refused = [row for row in seen.lines() if row["event"] == "connection-refused" and row.get("reason") == Reason.REVOKED]
+        assert len({row["pid"] for row in refused} - {hand.pid}) == 3
+    with own.hand("main") as fresh:
+        assert fresh.request(IDENTITY, "GET", USERS).status == 200
+
+
 def test_revoking_cuts_in_the_middle_of_an_answer(own: Scene) -> None:
     """A binding is revoked while a download runs: the client sees an error, not an end, and the next request gets a new issue."""
     with own.hand("main") as hand, own.watch() as seen:

@@ -205,6 +205,14 @@ def test_a_ca_file_holds_ca_certificates_only(content: bytes, says: str) -> None
     assert check_roots("/x.pem", certificate(ca=True)).startswith("-----BEGIN")
 
 
+def test_only_a_ca_file_brings_the_certificate_library_and_the_agent_has_it_before_it_is_confined() -> None:
+    """A command line without one does not wait for it; a confined process imports nothing late (docs/decisions/0010)."""
+    for module, there in (("control.binding.load_io", False), ("control.daemon.agent_io", True)):
+        program = f"import sys, {module}; print('cryptography.x509' in sys.modules)"
+        done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        assert done.stdout == f"{there}\n", module
+
+
 def test_a_bad_ca_file_is_an_error_at_the_field_that_names_it(write: Write) -> None:
     """Missing or garbage: the document's place, the file's name."""
     directory = write(ca_pem=b"garbage")

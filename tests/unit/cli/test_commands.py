@@ -57,6 +57,15 @@ def examples() -> list[str]:
     return [line.strip() for text in texts for line in text.splitlines() if line.strip().startswith(("credwire ", "echo "))]
 
 
+def test_closed_streams_are_no_fault(stage: tuple[Stage, Small]) -> None:
+    """With stdout or stderr closed before it began, a command ends as it would have: the exit code is still the answer."""
+    for words, code in (("status", 0), ("explain --pid 1 https://a.example/", 1), ("statsu", 2)):
+        for closed in (">&-", "2>&-", ">&- 2>&-"):
+            line = f"{shlex.quote(sys.executable)} -m control.cli.main {words} {closed}"
+            done = subprocess.run(["/bin/sh", "-c", line], env=stage[0].environment, capture_output=True, text=True, check=False)
+            assert (done.returncode, "Traceback" in done.stderr) == (code, False), (words, closed, done.stderr)
+
+
 def test_following_prints_what_comes_until_interrupted(stage: tuple[Stage, Small]) -> None:
     """``audit tail -f`` prints each event as it happens; ^C ends it without a word and with 130."""
     with command(stage[0], "audit", "tail", "-n", "1", "-f", "-o", "json") as child:
@@ -119,6 +128,8 @@ def test_every_example_in_help_runs(stage: tuple[Stage, Small]) -> None:
     for line in told:
         for said, real in here.items():
             line = line.replace(said, real)  # noqa: PLW2901  # the same line
+        if line.endswith(" < key.txt"):
+            line = "echo key-4711 | " + line.removesuffix(" < key.txt")  # noqa: PLW2901  # same
         came = stage[0].play(line)
         asks_the_world = line.startswith("credwire federation check")  # there is no identity domain here: no is an answer, too
         assert came.endswith(("[exit 0]\n", "[exit 1]\n") if asks_the_world else "[exit 0]\n"), line + "\n" + came

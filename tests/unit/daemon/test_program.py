@@ -9,6 +9,7 @@ import pytest
 from control.api.view import Program
 from control.daemon import program_io
 from control.daemon.program_io import imagine
+from control.errors import Refusal
 from control.facts.model import Facts, PathFact
 from control.facts.path_io import look
 
@@ -37,7 +38,7 @@ def test_a_device_that_lies_there_since_is_not_opened(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(program_io, "look", swapped)
     monkeypatch.setattr(os, "open", watched)
-    facts = imagine(Program(str(path), "", 1000, 1000), WANTED)
+    facts = imagine(Program(str(path), "", 0, 0), WANTED)
     monkeypatch.undo()
     assert isinstance(facts, Facts)
     assert facts.exe_sha256 is None
@@ -51,8 +52,30 @@ def test_what_may_not_be_executed_has_no_digest(tmp_path: Path) -> None:
     digests = []
     for mode in (0o600, 0o755):
         path.chmod(mode)
-        facts = imagine(Program(str(path), "", 1000, 1000), WANTED)
+        facts = imagine(Program(str(path), "", 0, 0), WANTED)
         assert isinstance(facts, Facts)
         digests.append(facts.exe_sha256)
     assert digests[0] is None
     assert digests[1]
+
+
+def test_who_may_not_look_hears_the_same_as_of_nothing(tmp_path: Path) -> None:
+    """A directory that keeps a user out keeps its names too, also behind a link; its owner is told."""
+    private = tmp_path / "private"
+    private.mkdir(mode=0o700)
+    tool = private / "tool"
+    tool.write_bytes(b"#!/bin/true\n")
+    tool.chmod(0o755)
+    open_to_all = Path("/var/tmp") / f"credwire-link-{os.getpid()}"  # outside of the test's own directory, which keeps strangers out too
+    open_to_all.symlink_to(tool)
+    stranger = os.getuid() + 4711
+    try:
+        there, absent, linked = (
+            imagine(Program(str(path), "", stranger, stranger), WANTED) for path in (tool, private / "other", open_to_all)
+        )
+    finally:
+        open_to_all.unlink()
+    assert isinstance(there, Refusal)
+    assert isinstance(absent, Refusal)
+    assert there.detail.replace("tool", "other") == absent.detail
+    assert isinstance(linked, Refusal)
