@@ -20,9 +20,11 @@ from pathlib import Path
 from tests.e2e.cloud.tls_io import Authority
 from tests.e2e.lib.net import FarSide, free_subnet
 from tests.e2e.lib.stage import STRANGER_UID, USER_UID, Stage
+from tests.unit.binding.many import many
 
 HOST = "bench.test-1.cloud.test"
 ROUNDS, SECONDS, CONNECTIONS = 3, 5, 16
+MANY = 1000
 _NGINX = """
 daemon off; master_process off; worker_processes 1; pid {directory}/nginx.pid; error_log {directory}/nginx.log;
 events {{ worker_connections 4096; }}
@@ -135,6 +137,27 @@ def starts(stage: Stage) -> dict[str, float]:
     return {"cold_s": cold, "cached_s": statistics.median(cached)}
 
 
+def reloads(stage: Stage) -> dict[str, float]:
+    """Seconds that ``credwire reload`` takes with a thousand bindings, of which one changed, from the question to the answer."""
+    files = [stage.resources / f"many-{number:04}.yaml" for number in range(MANY)]
+    took = []
+    try:
+        for file, text in zip(files, many(MANY), strict=True):
+            file.write_text(text)
+        stage.credwire("reload", timeout=120)
+        stage.wait_until((stage.state / "ca" / f"app-{MANY - 1}.pem").exists, 120, "all bundles")
+        for number in range(ROUNDS):
+            files[0].write_text(many(1, path=f"/v{number}/*")[0])
+            began = time.monotonic()
+            stage.credwire("reload", "-o", "json", timeout=60)
+            took.append(time.monotonic() - began)
+    finally:
+        for file in files:
+            file.unlink(missing_ok=True)
+        stage.credwire("reload", timeout=120)
+    return {"bindings": MANY, "reload_s": round(statistics.median(took), 2)}
+
+
 def median(rounds: Sequence[dict[str, float]]) -> dict[str, float]:
     """Median of each figure."""
     return {name: round(statistics.median(r[name] for r in rounds), 1) for name in rounds[0]}
@@ -177,6 +200,8 @@ def measure(stage: Stage) -> int:
         rows.setdefault("signed, new connections", []).append(wrk(stage, USER_UID, *close))
         rows.setdefault("OpenSSL RSA-2048 signs", []).append({"rate": rsa_rate(), "p50_us": 0, "p99_us": 0, "bad": 0, "socket_errors": 0})
     told["rows"] = {name: median(rounds) for name, rounds in rows.items()}
+    told["reload"] = reloads(stage)
+    print(f"reload: {told['reload']}", flush=True)
     told["cpu_us_per_signed_request"] = round(statistics.median(cpu))
     told["memory_after_kb"] = memory(stage)
     print(f"\n{'':26} {'req/s':>9} {'p50 us':>9} {'p99 us':>9} {'bad':>6} {'errors':>7}")
