@@ -192,20 +192,21 @@ def explain(view: ExplainView) -> str:
     if view.steps:
         rows = [("ok" if s.ok else "NO", s.stage, f"{s.said}\n{s.source}" if s.source else s.said) for s in view.steps]
         lines.append(table(("", "STAGE", "SAID, AND WHERE"), rows))
-    lines += [event(e) for e in view.events]
+    lines += [event(e, hinted=False) for e in view.events]
     if view.hint and not view.granted:
         lines.append(f"hint: {plain(view.hint)}\n")
     return "\n".join(line.rstrip("\n") for line in lines if line is not None) + "\n"
 
 
-def event(event: Event) -> str:
-    """Two or three lines: when and what, then who asked for what, then the detail."""
+def event(event: Event, *, hinted: bool = True) -> str:
+    """Two or three lines: when and what, then who asked for what, then the detail and what to try."""
     head = " ".join(filter(None, (utc(event.at), event.event, event.reason or "", f"id {event.id}" if event.id else "")))
     who = [event.identity, event.binding, f"pid {event.pid}" if event.pid else "", f"uid {event.uid}" if event.uid >= 0 else ""]
     where = f"{event.host}:{event.port}" if event.port else event.host
     what = [event.method, where + event.path, str(event.status or ""), f"issue {event.issue}" if event.issue else ""]
     lines = [head]
-    for parts in (who, [event.script or event.exe], what, [event.detail]):
+    hint = f"hint: {event.hint}" if hinted and event.hint else ""
+    for parts in (who, [event.script or event.exe], what, [event.detail], [hint]):
         text = "  ".join(part for part in parts if part)
         if text:
             lines += _folded(plain(text), "    ")

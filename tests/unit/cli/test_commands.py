@@ -377,3 +377,10 @@ def test_a_table_folds_its_widest_column() -> None:
     assert render.table(heads, [("a", "b", 1), ("long name", "c\nd", 22)], right=right) == (
         "NAME       SAYS  COUNT\na          b         1\nlong name  c        22\n           d\n"
     )
+
+
+def test_a_refusal_in_the_audit_says_what_to_try() -> None:
+    """Its hint stands below it, so that nobody needs a second command; explain says it once, at its end."""
+    refused = Event(at=AT, id="cw-1", event="connection-failed", reason=Reason.CLIENT_DOES_NOT_TRUST_CA, hint="credwire run -- CMD")
+    assert render.event(refused).splitlines()[-1] == "    hint: credwire run -- CMD"
+    assert "hint" not in render.event(refused, hinted=False)
