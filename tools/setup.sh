@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 mode=${1:-all}
 packages="python3 python3-venv python3-bpfcc ca-certificates bpftool" # bpftool tells what is left behind
 case $mode in
-  test) packages="$packages gcc" ;; # compiles bpf/abi.h, to compare what C and Python make of it
+  test) packages="$packages gcc curl git nginx-light openssl" ;; # gcc compiles bpf/abi.h, to compare what C and Python make of it; the others are clients and servers
   check) packages="" ;;
 esac
 
@@ -23,6 +23,9 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ]; then
   if [ -n "$missing" ]; then
     say "installing Debian packages, about half a minute:$missing"
     log=$(mktemp)
+    policy=/usr/sbin/policy-rc.d # nginx is for the tests to start themselves: Debian would start it at once
+    if [ -e "$policy" ]; then policy=""; else printf '#!/bin/sh\nexit 101\n' >"$policy" && chmod 0755 "$policy"; fi
+    trap '[ -z "$policy" ] || rm -f "$policy"' EXIT INT TERM
     if ! { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $missing; } >"$log" 2>&1; then
       tail -n 20 "$log" >&2
       say "error: apt-get failed; the lines above say why"
@@ -30,6 +33,9 @@ if [ -n "$packages" ] && [ "$(id -u)" = 0 ]; then
       exit 1
     fi
     rm -f "$log"
+    [ -z "$policy" ] || rm -f "$policy"
+    trap - EXIT INT TERM
+    case $missing in *nginx-light*) [ ! -d /run/systemd/system ] || systemctl disable --quiet nginx ;; esac
   fi
 elif [ -n "$packages" ]; then
   say "not root: Debian packages are left alone"

@@ -20,8 +20,8 @@ from pathlib import Path
 from control.daemon.config import Config
 from control.daemon.start_io import configured
 
-START_S = 60.0
-"""A cold start compiles the BPF programs: 3 s on real hardware, 30 s under emulation."""
+START_S = 180.0
+"""A cold start compiles the BPF programs: 3 s on real hardware, a minute under emulation."""
 STOP_S = 15.0
 _POLL_S = 0.05
 _SYSTEMD = Path("/run/systemd/system")

@@ -26,8 +26,8 @@ from sdnotify import SystemdNotifier
 from bpf.listener_io import open_listeners
 from control.daemon.socket_io import listen, listen_stream
 
-FIRST_BEAT_S = 20.0
-"""A child may take this long before its first beat: a cold start compiles the BPF programs."""
+FIRST_BEAT_S = 150.0
+"""A child may take this long before its first beat: a cold start compiles the BPF programs, which takes a minute under emulation."""
 HANG_S = 1.0
 """Longest silence of a child that has beaten before; five missed beats of 0.2 s."""
 STABLE_S = 10.0

@@ -318,10 +318,13 @@ def _start() -> None:
         now = state()
         held = bool(hooked())  # asked after the state: what is active now must be hooked by now
         states[now] = states.get(now, True) and held
-        time.sleep(0.05)
+        time.sleep(0.5)
     told = (starting.stdout.read() if starting.stdout else "").strip()
     claim("credwired start works", starting.returncode == 0 and "enforces after" in told, told)
     waited = "activating" in states and states.get("active")
+    if starting.returncode != 0:
+        run("journalctl", "--no-pager", "-u", "credwired", "-n", "60")
+        raise RuntimeError("nothing to go on with")
     claim("systemd waits: activating first, and active only once connect() is hooked", waited, states)
     shown = unit("Type", "ActiveState", "StatusText", "MainPID", "ControlGroup")
     claim("systemd knows that it enforces", (shown["ActiveState"], shown["StatusText"]) == ("active", "enforcing"), shown)
