@@ -104,7 +104,7 @@ stop_all() {
   if [ -x "$commands/credwired" ]; then
     "$commands/credwired" stop || say "warning: credwired stop failed; its processes are looked for below"
     with_systemd && systemctl disable --quiet credwired 2>/dev/null
-    "$commands/credwired" detach ||
+    "$commands/credwired" detach >/dev/null ||
       fail "the BPF programs could not be removed" "mend $etc/credwired.yaml if the lines above name it; else reboot; then $0 $1"
   elif [ -x "$prefix/current/bin/python" ]; then
     "$prefix/current/bin/python" -P -m bpf.remove_io /sys/fs/bpf/credwire
@@ -118,7 +118,13 @@ case ${1:-} in
     install_program "$@"
     install_rest
     say "installed: credwire and credwired in $commands, configuration in $etc"
-    say "nothing is bound and nothing runs; next: credwire init --help"
+    if "$commands/credwire" status >/dev/null 2>&1 || [ $? = 1 ]; then
+      say "the daemon that runs goes on with the program it was started with; to change over: credwired stop && credwired start"
+    elif [ -n "$(find "$etc/resources" -name '*.y*ml' -print -quit)" ]; then
+      say "configuration, resources, secrets and keys are as they were; next: credwired start"
+    else
+      say "nothing is bound and nothing runs; next: credwire init --help"
+    fi
     ;;
   uninstall | purge)
     stop_all "$1"

@@ -5,7 +5,9 @@ In: a command line.  Out: answers on stdout; everything else on stderr.  Nothing
 code says whether it was a yes (control/cli/failure.py).
 """
 
+import re
 from pathlib import Path
+from typing import Final
 from urllib.parse import urlsplit
 
 import click
@@ -15,6 +17,9 @@ from control.cli.daemon_io import binding_names, daemon
 from control.cli.failure import Exit
 from control.cli.options import output_option, socket_option
 from control.cli.terminal_io import show
+
+_ID: Final = re.compile(r"\bcw-[a-z2-7]{10}\b")
+"""What control/audit/event.py gives as an id."""
 
 
 @click.command()
@@ -103,6 +108,8 @@ def explain(ctx: click.Context, *, what: str, pid: int | None, method: str, form
       credwire explain 0123456789abcdef
     """
     if pid is None:
+        pasted = _ID.search(what)  # people take the bracket of the refusal with it
+        what = pasted[0] if pasted else what
         if "/" in what:
             raise click.UsageError("a URL is explained for a process: add --pid N")
         with daemon(socket) as admin:
@@ -123,7 +130,7 @@ def _check_url(url: str) -> None:
     except ValueError:  # a port that is no number
         known = False
     if not known:
-        raise click.BadParameter(f'"{url}" is not an http or https URL with a host', param_hint="URL")
+        raise click.BadParameter(f'"{url}" is not an http or https URL with a host, like https://api.example.org/', param_hint="URL")
 
 
 @click.group()

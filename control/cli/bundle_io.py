@@ -5,13 +5,17 @@ In: the name of an identity, bundles in the state directory, the private CAs tha
 never an empty one.
 """
 
+import glob
 import hashlib
 import os
 from pathlib import Path
 from typing import NamedTuple
 
+import click
+
 from control.cli import trust
 from control.cli.failure import CommandError, Exit
+from control.cli.options import Command
 from control.cli.settings_io import ca_directory
 from control.cli.terminal_io import note
 
@@ -56,6 +60,22 @@ def find(identity: str | None, *, likely: str = "") -> Bundle:
         # said instead of handed on: an empty bundle turns verification off in some clients
         raise CommandError(f"{path} holds no certificate", hint="credwire reload writes it anew")
     return Bundle(identity, path, pem)
+
+
+def names(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of an identity that has a bundle; needs no daemon and no role."""
+    del param
+    try:
+        return sorted(path.stem for path in ca_directory(ctx).glob(f"{glob.escape(incomplete)}*.pem") if not path.name.startswith("."))
+    except Exception:  # a shell that completes wants names or nothing
+        return []
+
+
+def identity_option(command: Command) -> Command:
+    """``--identity``: whose bundle."""
+    return click.option(
+        "--identity", metavar="NAME", shell_complete=names, help="Whose CA bundle; may be left out when there is only one."
+    )(command)
 
 
 def joined(bundle: Bundle) -> Path:

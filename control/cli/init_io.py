@@ -8,6 +8,7 @@ would; or nothing at all, and the reason.  Says which command comes next.  Nothi
 import datetime as dt
 import os
 import pwd
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
@@ -19,16 +20,21 @@ from control.cli import secret_io, starter
 from control.cli.daemon_io import look_at
 from control.cli.failure import CommandError, Exit
 from control.cli.options import force_option
-from control.cli.program_io import find
+from control.cli.program_io import find, is_file
 from control.cli.settings_io import configuration, secrets_directory
 from control.cli.terminal_io import asked_by_people, note
 
 if TYPE_CHECKING:
+    from control.binding.model import Binding
     from control.daemon.config import Config
+    from control.identity.model import Identity
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _DURATION: Final = "90d"
+_MORE: Final = re.compile(r"[:/?#@]|\.$")
+"""What a URL has and a host name has not."""
+_UID: Final = re.compile(r"[0-9]{1,18}")
 
 
 @click.group()
@@ -95,8 +101,10 @@ def api_key(**given: Any) -> None:
         --exe /usr/bin/curl --user 1001 --owner me@example.org < key.txt
     """
     name = _named(given["name"])
+    config = configuration()
+    _check_free(config, given)
     ask = _Asking("api-key")
-    hosts = ask.several(given["hosts"], "--host", "host that takes the key")
+    hosts = _hosts(ask, given["hosts"], "--host", "host that takes the key")
     wire = _wire(given, ask)
     described = _described(name, given, hosts, ask)
     ask.close()
@@ -104,7 +112,6 @@ def api_key(**given: Any) -> None:
         if "header" not in wire:
             raise click.UsageError("--template goes with --header")
         wire["template"] = given["template"]
-    config = configuration()
     file = secrets_directory(config) / name
     common = described()
     text = starter.api_key(common, str(file), wire)
@@ -134,16 +141,17 @@ def oci(**given: Any) -> None:
         --owner me@example.org < key.txt
     """
     name = _named(given["name"])
+    config = configuration()
+    _check_free(config, given)
     ask = _Asking("oci")
     region = given["region"]
-    hosts = (f"*.{region}.oraclecloud.com",) if region and not given["hosts"] else ask.several(given["hosts"], "--host or --region", "host")
+    hosts = (f"*.{region}.oraclecloud.com",) if region and not given["hosts"] else _hosts(ask, given["hosts"], "--host or --region", "host")
     url = ask.one(given["domain"], "--domain", "URL of the identity domain")
     client = "" if given["instance_principal"] else ask.one(given["client_id"], "--client-id or --instance-principal", "client id")
     principal = ask.one(given["principal"], "--principal", "service user the exchange must yield")
     audience = ask.one(given["audience"], "--audience", "audience the trust expects")
     described = _described(name, {**given, "identity": None}, hosts, ask)
     ask.close()
-    config = configuration()
     file = secrets_directory(config) / name
     common = described()
     text = starter.oci(common, starter.Domain(url, client, str(file), audience, principal), config.trust_domain)
@@ -161,12 +169,18 @@ class _Asking:
         self.people = asked_by_people()
         self.missing: list[str] = []
 
-    def one(self, given: str | None, flag: str, question: str, *, default: str | None = None) -> str:
-        """One word."""
+    def one(
+        self, given: str | None, flag: str, question: str, *, default: str | None = None, wrong: Callable[[str], str] = lambda _: ""
+    ) -> str:
+        """One word; ``wrong`` says what is wrong with an answer, which is then asked for again."""
         if given:
             return given
-        if self.people:
-            return str(click.prompt(question, default=default, err=True))
+        while self.people:
+            word = str(click.prompt(question, default=default, err=True))
+            says = wrong(word)
+            if not says:
+                return word
+            note("error", says)
         self.missing.append(flag)
         return ""
 
@@ -188,6 +202,27 @@ def _named(name: str) -> str:
         return check_label(name)
     except ResourceError as error:
         raise CommandError(error.message, hint=error.hint, code=Exit.USAGE) from None
+
+
+def _hosts(ask: _Asking, given: Sequence[str], flag: str, question: str) -> Sequence[str]:
+    """Take the hosts; people type URLs, and hear at once what of them is the name."""
+    while True:
+        hosts = ask.several(given, flag, question)
+        wrong = next((host for host in hosts if _MORE.search(host)), None)
+        if wrong is None:
+            return hosts
+        says, hint = f'host "{wrong}" is more than a name', _name_in(wrong)
+        if given or not ask.people:
+            raise CommandError(says, hint=hint, code=Exit.USAGE)
+        note("error", says)
+        note("hint", hint)
+
+
+def _name_in(url: str) -> str:
+    """Say which options a URL, or a name with a port or a dot behind it, would be."""
+    rest = url.partition("://")[2] or url
+    name, _, port = re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].partition(":")
+    return f"--host {name.rstrip('.') or 'NAME'}{f' --port {port}' if port not in ('', '443') else ''}"
 
 
 def _wire(given: dict[str, Any], ask: _Asking) -> dict[str, str]:
@@ -213,8 +248,8 @@ def _described(name: str, given: dict[str, Any], hosts: Sequence[str], ask: _Ask
     identity = given["identity"]
     exe = user = ""
     if identity is None:
-        exe = ask.one(given["exe"], "--exe", "program (path of an executable or a #! script)")
-        user = ask.one(given["user"], "--user", "user who runs it", default=_sudo_user())
+        exe = ask.one(given["exe"], "--exe", "program (path of an executable or a #! script)", wrong=_no_program)
+        user = ask.one(given["user"], "--user", "user who runs it", default=_sudo_user(), wrong=_no_user)
     owner = ask.one(given["owner"], "--owner", "owner, who answers for it (an e-mail address)")
 
     def made() -> starter.Common:
@@ -228,6 +263,18 @@ def _described(name: str, given: dict[str, Any], hosts: Sequence[str], ask: _Ask
     return made
 
 
+def _no_program(path: str) -> str:
+    return "" if find(path) is not None else f'there is no program "{path}"'
+
+
+def _no_user(user: str) -> str:
+    try:
+        _ = _UID.fullmatch(user) or pwd.getpwnam(user)
+    except KeyError:
+        return f'there is no user "{user}"'
+    return ""
+
+
 def _sudo_user() -> str | None:
     """Offer who called sudo as the one who runs the program."""
     return os.environ.get("SUDO_USER") or None
@@ -236,8 +283,12 @@ def _sudo_user() -> str | None:
 def _who(exe: str, script: str | None, user: str, *, allow_root: bool) -> starter.Who:
     """Look up the program and the user, and write down what the kernel will report: real paths and numbers."""
     found = find(exe)
+    if found is None and is_file(exe):
+        raise CommandError(f"{exe} is a script, and there is no such interpreter as its #! line names", hint="mend its first line")
     if found is None:
         raise CommandError(f'there is no program "{exe}"', hint="write the path that command -v prints")
+    if not Path(found.exe).stat().st_mode & 0o111:
+        raise CommandError(f"{found.exe} is a file that nobody may execute", hint=f"chmod +x {found.exe}, or name the program itself")
     if found.by_env and not script:
         hint = f"write the interpreter's own path into the #! line of {found.given}, or bind another program"
         raise CommandError(f"{found.given} is started through env, and the kernel then knows no script", hint=hint)
@@ -247,33 +298,47 @@ def _who(exe: str, script: str | None, user: str, *, allow_root: bool) -> starte
     elif found.exe != found.given:
         note("note", f"{found.given} is a link: the kernel reports {found.exe}")
     try:
-        account = pwd.getpwuid(int(user)) if user.isdigit() else pwd.getpwnam(user)
+        account = pwd.getpwuid(int(user)) if _UID.fullmatch(user) else pwd.getpwnam(user)
     except KeyError:
-        if not user.isdigit():
+        if not _UID.fullmatch(user):
             raise CommandError(f'there is no user "{user}"', hint="adduser --system makes one; a uid is taken as it is") from None
         return starter.Who(found.exe, script or found.script, int(user), "", allow_root)
+    if account.pw_uid == 0 and not allow_root:
+        raise CommandError("root is nobody's own user", hint="give the program a user of its own, or say --allow-root")
     return starter.Who(found.exe, script or found.script, account.pw_uid, account.pw_name, allow_root)
 
 
 # ---- writing ---------------------------------------------------------------------------------------------------------------------------
 
 
+def _target(config: "Config", given: dict[str, Any]) -> Path:
+    directory: Path = given["resources"] or Path(config.paths.resources)
+    return directory / f"{given['name']}.yaml"
+
+
+def _check_free(config: "Config", given: dict[str, Any]) -> None:
+    """See that nothing is there already, before anything is asked.  Raises CommandError."""
+    paths = [_target(config, given)]
+    if not given.get("instance_principal"):
+        paths.append(secrets_directory(config) / given["name"])
+    for path in paths:
+        if secret_io.there(path) and not given["force"]:
+            raise CommandError(f"{path} is there already", hint="--force replaces it, another NAME goes beside it")
+
+
 def _write(config: "Config", given: dict[str, Any], common: starter.Common, *, text: str, secret_file: Path | None, what: str) -> None:
     """Write, judge, and take everything back when the set would be refused."""
-    name, over = given["name"], given["force"]
-    directory: Path = given["resources"] or Path(config.paths.resources)
-    target = directory / f"{name}.yaml"
-    for path in (target, secret_file):
-        if path is not None and secret_io.there(path) and not over:
-            raise CommandError(f"{path} is there already", hint="--force replaces it, another NAME goes beside it")
+    over = given["force"]
+    target = _target(config, given)
     content, how = b"", ""
     if secret_file is not None:
+        secret_io.may_seal(config)
         secret = secret_io.read(given["secret_file"], what)
         secret_io.one_line(secret)
         content, how = secret_io.sealed(config, secret_file.name, secret)
     before = secret_io.put(target, text.encode(), 0o644, over=over)
     try:
-        _judge(directory, target, config)
+        _judge(target.parent, target, config, common)
         if secret_file is not None:
             secret_io.put(secret_file, content, 0o600, over=over, directory_mode=0o700)
     except BaseException:
@@ -285,12 +350,24 @@ def _write(config: "Config", given: dict[str, Any], common: starter.Common, *, t
     _next(config, given, common, target)
 
 
-def _judge(directory: Path, target: Path, config: "Config") -> None:
+def _judge(directory: Path, target: Path, config: "Config", common: starter.Common) -> None:
     """Judge the whole directory as a reload would.  Raises CommandError after every fault was said."""
     from control.binding.validate_io import validate  # noqa: PLC0415  # brings the YAML parser
 
     found, errors, warnings = validate(directory, config.trust_domain, here=True, guarded=os.geteuid() == 0)
-    told = [fault for fault in warnings if fault.place is None or fault.place.file == str(target)]
+    other = _same_process(found.identities, common) if found is not None and common.who is not None else ""
+    if other:
+        raise CommandError(
+            f'nothing was written: identity "{other}" matches this program and user already, and a process with two identities is refused',
+            hint=f"init api-key takes --identity {other} instead of --exe and --user; else name another user",
+        )
+    other = _same_requests(found.bindings, common.name) if found is not None else ""
+    if other:
+        raise CommandError(
+            f'nothing was written: binding "{other}" of the same identity is for the same requests, and only one of the two would get them',
+            hint=f'say --path or --method so that they differ, or change the documents of "{other}"',
+        )
+    told = [fault for fault in warnings if fault.place is None or fault.place.file == str(target) or f" {target}:" in fault.hint]
     for kind, faults in (("error", errors), ("warning", told)):
         for fault in faults:
             note(kind, str(fault))
@@ -302,6 +379,32 @@ def _judge(directory: Path, target: Path, config: "Config") -> None:
         raise CommandError(
             "nothing was written: a reload would refuse what is there already", hint=f"mend it first: credwire validate {directory}"
         )
+
+
+def _same_process(identities: "Sequence[Identity]", common: starter.Common) -> str:
+    """Name another identity that has every process of ours, or whose every process ours would have; empty when there is none."""
+    groups = {i.name: [{s.kind: set(s.values) for s in group} for group in i.selectors] for i in identities}
+    ours = groups.pop(common.name, [])
+
+    def within(one: dict[str, set[str]], other: dict[str, set[str]]) -> bool:
+        return all(kind in one and one[kind] <= values for kind, values in other.items())
+
+    return next((name for name, theirs in groups.items() for a in theirs for b in ours if within(a, b) or within(b, a)), "")
+
+
+def _same_requests(bindings: "Sequence[Binding]", name: str) -> str:
+    """Name another binding that ties with ours, or would if their modes were the same: observing, ours would take its requests."""
+    from msgspec.structs import replace  # noqa: PLC0415  # only once there is something to judge
+
+    from control.binding.tie import ties  # noqa: PLC0415
+    from control.errors import Place  # noqa: PLC0415
+
+    ours = next(binding for binding in bindings if binding.name == name)
+    for other in bindings:
+        both = [(replace(b, mode="enforce"), (Place(b.name, 1, 1),) * len(b.destinations)) for b in (other, ours)]
+        if other is not ours and next(ties(both), None) is not None:
+            return other.name
+    return ""
 
 
 def _next(config: "Config", given: dict[str, Any], common: starter.Common, target: Path) -> None:

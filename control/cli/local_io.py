@@ -11,8 +11,9 @@ from typing import Any
 import click
 
 from control.cli import bundle_io, render, trust
-from control.cli.failure import Exit
-from control.cli.options import identity_option, output_option
+from control.cli.bundle_io import identity_option
+from control.cli.failure import CommandError, Exit
+from control.cli.options import output_option
 from control.cli.settings_io import configuration
 from control.cli.terminal_io import note
 from control.text import plain
@@ -40,6 +41,9 @@ def validate(ctx: click.Context, *, directory: Path | None, trust_domain: str | 
     from control.errors import ResourceError  # noqa: PLC0415
 
     directory = directory or Path(configuration().paths.resources)
+    if directory.is_file():
+        hint = f"credwire validate {directory.parent}: documents name each other, so a directory is judged as a whole"
+        raise CommandError(f"{directory} is a file", hint=hint)
     found, errors, warnings = judge(directory, trust_domain or configuration().trust_domain, here=here)
 
     def told(error: ResourceError) -> dict[str, str]:

@@ -34,8 +34,3 @@ def socket_option(command: Command) -> Command:
 def force_option(command: Command) -> Command:
     """``--force``: over what is there."""
     return click.option("--force", is_flag=True, help="Replace what is there.")(command)
-
-
-def identity_option(command: Command) -> Command:
-    """``--identity``: whose bundle."""
-    return click.option("--identity", metavar="NAME", help="Whose CA bundle; may be left out when there is only one.")(command)

@@ -43,18 +43,18 @@ def find(command: str) -> Found | None:
     else:
         return None
     exe = os.path.realpath(at)
-    return Found(given, exe, script, by_env) if _is_file(exe) else None
+    return Found(given, exe, script, by_env) if is_file(exe) else None
 
 
 def _searched(command: str) -> str | None:
     for directory in os.get_exec_path():
         path = os.path.join(directory, command)  # noqa: PTH118  # as os.execvpe joins, so that the path is the one that it tries
-        if _is_file(path) and os.access(path, os.X_OK):
+        if is_file(path) and os.access(path, os.X_OK):
             return path
     return None
 
 
-def _is_file(path: str) -> bool:
+def is_file(path: str) -> bool:
     """Say whether there is such a file, as far as we may look: what may not be searched is passed over, as execvp(3) does."""
     try:
         return Path(path).is_file()

@@ -292,7 +292,7 @@ def switched(until: float, *, off: bool, attached: bool, cut: bool, killed: Sequ
     else:
         said = ["everything is on: bound processes are held again; bindings switched off one by one stay off"]
         if attached and not cut:
-            said.append("the daemon did not take notice: bound processes are refused until it runs (credwire status)")
+            said.append("the daemon did not take notice: bound processes are refused until it runs (credwired start)")
     if not attached:
         said.append("no kernel programs are attached: connections went direct before, too")
     return "\n".join(_folded_all(said, "")) + "\n"

@@ -13,10 +13,10 @@ import click
 
 from control.api.ask import AskError, Fault
 from control.cli import bundle_io, preflight, trust
-from control.cli.bundle_io import Bundle
+from control.cli.bundle_io import Bundle, identity_option
 from control.cli.daemon_io import daemon, look_at
 from control.cli.failure import CommandError, Exit
-from control.cli.options import identity_option, socket_option
+from control.cli.options import socket_option
 from control.cli.preflight import Line
 from control.cli.program_io import Found, find
 from control.cli.settings_io import admin_socket

@@ -71,6 +71,12 @@ def one_line(secret: "Secret") -> None:
         raise CommandError("the secret holds control characters", hint="it is to be one line: is it the file that holds the secret alone?")
 
 
+def may_seal(config: "Config") -> None:
+    """See that the caller may seal, before the secret is asked for.  Raises CommandError."""
+    if config.seal.kept != "none":
+        _root("sealing")
+
+
 def sealed(config: "Config", name: str, secret: "Secret") -> tuple[bytes, str]:
     """Give what the file ``name`` is to hold, and a word for how.  Raises CommandError, SetupError."""
     if config.seal.kept == "none":  # said by the operator; status shows it red
@@ -157,6 +163,7 @@ def seal(name: str, file: str | None, to: str | None) -> None:
     """
     config = configuration()
     path, source = _places(config, name, file, to)
+    may_seal(config)
     secret = read(source, f'secret "{path.name}"')
     if secret.reveal().startswith(_SEALED):
         raise CommandError(f"{source} is sealed already", hint=f"to replace the secret: credwire seal {name} -, and pipe the new one in")

@@ -40,9 +40,9 @@ def admin_socket(ctx: click.Context | None = None) -> Path:
     return Path(configuration(ctx).paths.run) / "admin.sock"
 
 
-def ca_directory() -> Path:
+def ca_directory(ctx: click.Context | None = None) -> Path:
     """Where the bundles lie: one plain file per identity."""
-    return Path(configuration().paths.state) / "ca"
+    return Path(configuration(ctx).paths.state) / "ca"
 
 
 def secrets_directory(config: "Config") -> Path:

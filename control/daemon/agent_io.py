@@ -55,6 +55,8 @@ ACCEPT_PAUSE_S = 0.1
 SWITCH_S = 0.0005
 """A thread that parses a thousand documents gives way after this; the usual 5 ms at each system call would cost the loop its beats."""
 REPUBLISH_S = 3600.0
+PUBLISH_AGAIN_S = 2.0
+"""After a failure: keys that makes its first keys on a slow machine answers late."""
 EVENTS_PER_WAKE = 512
 EVENTS_REST_S = 0.01
 """
@@ -309,6 +311,7 @@ class Agent:
                 await self.policy.publish(self.keys, self.run, self.setup["issuer_url"], everything=not self._all_published)
             except (TimeoutError, ConnectionResetError, OSError) as error:
                 log("agent", "publish-failed", error=type(error).__name__, detail=str(error))
+                self.loop.call_later(PUBLISH_AGAIN_S, lambda: self.spawn(self.publish()))
             else:
                 self._all_published = True
 

@@ -45,6 +45,8 @@ def start(config_path: Path, *, own_cgroup: bool = False) -> int:  # noqa: RET50
 
 def detach_all(config_path: Path) -> list[str]:
     """Remove every program, link and pin of this configuration."""
+    if os.geteuid() != 0:
+        sys.exit(_say("detaching needs root", "sudo credwired detach"))
     config = configured(config_path)
     if config is None:
         sys.exit(2)

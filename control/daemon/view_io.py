@@ -97,7 +97,11 @@ class AgentView:
             lines.append(v.HealthLine("red", seal["fault"], seal["hint"]))
         lines += agent.watch.lines()
         if not agent.policy.faults and digest_disk != agent.policy.current.digest:
-            lines.append(v.HealthLine("warn", "the resources on disk are not the ones that run", "credwire reload"))
+            lines.append(
+                v.HealthLine(
+                    "warn", "the resources on disk are not the ones that run", "credwire reload" if digest_disk else "credwire validate"
+                )
+            )
         lines += [v.HealthLine("warn", str(warning), warning.hint) for warning in agent.policy.warnings[:20]]
         lines += [v.HealthLine("warn", f"not on this machine: {line}") for line in agent.not_here]
         if agent.journal.rotation_faults:

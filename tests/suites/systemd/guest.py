@@ -222,6 +222,14 @@ def red(told: dict[str, object]) -> list[str]:
     return [row["says"] for row in rows if row["level"] == "red"]
 
 
+def tell_journal() -> None:
+    """Show what the daemon said last."""
+    words = ["journalctl", "--no-pager", "-o", "cat", "-n", "60", "-u", "credwired"]
+    told = subprocess.run(words, capture_output=True, text=True, check=False)
+    for line in told.stdout.splitlines():
+        print(f"            | {line[:400]}", flush=True)
+
+
 def keep_journal(name: str) -> None:
     """Keep this boot's journal of what matters for the result."""
     words = ["journalctl", "--boot", "--no-pager", "-o", "short-monotonic"]
@@ -323,7 +331,7 @@ def _start() -> None:
     claim("credwired start works", starting.returncode == 0 and "enforces after" in told, told)
     waited = "activating" in states and states.get("active")
     if starting.returncode != 0:
-        run("journalctl", "--no-pager", "-u", "credwired", "-n", "60")
+        tell_journal()
         raise RuntimeError("nothing to go on with")
     claim("systemd waits: activating first, and active only once connect() is hooked", waited, states)
     shown = unit("Type", "ActiveState", "StatusText", "MainPID", "ControlGroup")
@@ -335,7 +343,10 @@ def _start() -> None:
     health = json.dumps(told_status.get("health"))
     well = told_status.get("enforcing") and not red(told_status) and "at rest" not in health and "seal" not in health
     claim("status: enforcing, nothing red, nothing about sealing", well, f"exit {told_status.get('exit')} {health}")
-    claim("the bound program gets the key", ask("deploy") == WELCOME)
+    signed = ask("deploy") == WELCOME
+    claim("the bound program gets the key", signed)
+    if not signed:
+        tell_journal()
     claim("another user does not", ask("stranger") == REFUSED)
     claim("nginx saw the same", (seen("deploy")[-1:], seen("stranger")[-1:]) == ([200], [401]), f"{seen('deploy')} {seen('stranger')}")
 
@@ -351,6 +362,9 @@ def _second(key: str) -> None:
     must("systemctl", "daemon-reload")
     done = run("systemctl", "restart", "credwired")
     claim("restarted with a credential of systemd's", done.returncode == 0 and state() == "active", state())
+    if done.returncode != 0:
+        tell_journal()
+        raise RuntimeError("nothing to go on with")
     claim("the second binding gets the key that systemd decrypted", ask("deploy", SECOND) == WELCOME)
     told = status()
     claim("status has nothing red with both sources", told.get("enforcing") and not red(told), red(told))
@@ -360,6 +374,8 @@ def _second(key: str) -> None:
 
 def _kill() -> None:
     before = unit("MainPID", "NRestarts")
+    if before["MainPID"] == "0":  # kill(2) would take it for ourselves
+        raise RuntimeError("credwired does not run")
     old = set(processes())
     count = len(seen("deploy"))
     began = time.monotonic()

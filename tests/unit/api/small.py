@@ -95,7 +95,7 @@ STATUS = StatusView(
         ProcessView("keys", 102, "running", AT, 30112),
         ProcessView("proxy", 104, "running", AT + 60, 28664, 1, 0),
     ),
-    counters={"connections granted": 15, "requests signed": 12},
+    counters={"observed": 15, "redirected": 12},
     health=(HealthLine("ok", "bound processes are held"),),
     version="0.1.0",
 )

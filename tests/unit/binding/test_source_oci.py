@@ -55,7 +55,8 @@ def test_what_does_not_fit_together_is_said(text: str, says: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://[::1", "http://127.0.0.1:99999999/", "https://169.254.169.254/opc/v2", "http://10.0.0.1/opc/v2", "http://metadata.example/opc/v2", "http://8.8.8.8/", "169.254.169.254",
+        "http://[::1", "http://127.0.0.1:99999999/",
+        "https://169.254.169.254/opc/v2", "http://10.0.0.1/opc/v2", "http://metadata.example/opc/v2", "http://8.8.8.8/", "169.254.169.254",
         "http://u:p@169.254.169.254/", "http://169.254.169.254/?x", "http://169.254.169.254/#x", "http://169.254.169.254:0/", "http://",
         "http://[fd00:c1::1]/opc/v2", "http://169.254.169.254/opc v2", "http://169.254.169.254/a%2fb", "http://169.254.169.254:x/",
         "http://[fe80::1%25eth0]/opc/v2", "http://0.0.0.0/", "ftp://169.254.169.254/",

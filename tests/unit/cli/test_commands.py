@@ -156,13 +156,21 @@ def test_completion_knows_the_commands(stage: tuple[Stage, Small]) -> None:
             [sys.executable, "-m", "control.cli.main"], env={**stage[0].environment, **more}, capture_output=True, text=True, check=True
         ).stdout
 
+    stage[0].bundle("oci-cli")
     words = {"COMP_WORDS": "credwire bi", "COMP_CWORD": "1"}
     assert complete(_CREDWIRE_COMPLETE="bash_complete", **words) == "plain,binding\n"
-    for line, name in (("binding show o", "oci-cli-prod"), ("identity show ", "oci-cli"), ("off --binding ", "oci-cli-prod")):
+    for line, name in (
+        ("binding show o", "oci-cli-prod"),
+        ("identity show ", "oci-cli"),
+        ("run --identity ", "oci-cli"),
+        ("off --binding ", "oci-cli-prod"),
+    ):
         words = {"COMP_WORDS": f"credwire {line}", "COMP_CWORD": str(len(line.split(" ")))}
         assert complete(_CREDWIRE_COMPLETE="bash_complete", **words) == f"plain,{name}\n"
     stage[0].environment["CREDWIRE_SOCKET"] = "/nowhere"
     assert complete(_CREDWIRE_COMPLETE="bash_complete", **words).strip() == ""
+    words = {"COMP_WORDS": "credwire ca env --identity o", "COMP_CWORD": "4"}
+    assert complete(_CREDWIRE_COMPLETE="bash_complete", **words) == "plain,oci-cli\n"  # a bundle's name needs no daemon
     assert "_CREDWIRE_COMPLETE=bash_complete" in complete(_CREDWIRE_COMPLETE="zsh_source").replace("zsh_complete", "bash_complete")
 
 

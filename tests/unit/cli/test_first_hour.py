@@ -16,6 +16,7 @@ from control.binding.model import BasicSigner, BearerSigner, CookieSigner, Heade
 from control.binding.validate_io import validate
 from control.cli import placeholder, preflight, program_io, secret_io, starter
 from control.cli.failure import CommandError, Exit
+from control.daemon import start_io
 from control.secret import Secret
 from tests.unit.cli.stage import Stage
 
@@ -97,6 +98,84 @@ def test_what_is_refused_leaves_nothing(stage: Stage) -> None:
     assert [path.read_bytes() for path in files] == contents
 
 
+def test_second_binding_that_would_take_from_the_first_is_refused(stage: Stage) -> None:
+    """The same program and user again, its name before or behind the first's, or the same requests for one identity: nothing is written."""
+    assert stage.within([*INIT, "--bearer"], b"key-1\n")[0] == 0
+    before = sorted(stage.directory.rglob("*"))
+    words = [*INIT[3:], "--bearer"]
+    for name in ("aa", "zz"):
+        code, out, err = stage.within(["init", "api-key", name, *words, "--host", "other.example.org"], b"key-2\n")
+        assert (code, out, sorted(stage.directory.rglob("*"))) == (Exit.REFUSED, "", before)
+        assert 'identity "billing" matches this program and user already' in err
+        assert "--identity billing instead of --exe and --user" in err
+    first = stage.directory / "good" / "billing.yaml"
+    first.write_text(first.read_text().replace("mode: observe", "mode: enforce"))  # of one mode, they tie for a reload, too
+    more = ["--identity", "billing", "--owner", "me@example.org", "--bearer", "--host", "api.example.org"]
+    code, out, err = stage.within(["init", "api-key", "second", *more], b"key-2\n")
+    assert (code, out, sorted(stage.directory.rglob("*"))) == (Exit.REFUSED, "", before)
+    assert 'binding "billing" of the same identity is for the same requests' in err
+    assert stage.within(["init", "api-key", "second", *more, "--path", "/v2/*"], b"key-2\n")[0] == 0
+    assert stage.within(["init", "api-key", "third", *INIT[3:7], "--user", "61002", *INIT[9:], "--bearer"], b"key-3\n")[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("typed", "option"),
+    [
+        ("https://api.example.org/v1", "--host api.example.org"), ("api.example.org:8443", "--host api.example.org --port 8443"),
+        ("api.example.org.", "--host api.example.org"), ("https://me@api.example.org:443?a=b", "--host api.example.org"),
+    ],
+)  # fmt: skip
+def test_url_for_a_host_is_told_as_options(stage: Stage, typed: str, option: str) -> None:
+    """Who types a URL hears before anything else which options it would be."""
+    code, out, err = stage.within(["init", "api-key", "billing", "--host", typed, *INIT[5:], "--bearer"], b"key\n")
+    assert (code, out) == (Exit.USAGE, "")
+    assert err == f'credwire: error: host "{typed}" is more than a name\ncredwire: hint: {option}\n'
+
+
+def test_programs_that_cannot_run_and_root_are_refused(stage: Stage) -> None:
+    """A file without an x bit, a script without interpreter, and root without --allow-root each say what they are."""
+    stage.directory.chmod(0o755)
+    plain, script = stage.directory / "plain", stage.directory / "script"
+    plain.write_text("x")
+    plain.chmod(0o644)
+    script.write_text("#!/nonexistent/python\n")
+    script.chmod(0o755)
+    cases = (
+        (str(plain), "61001", "is a file that nobody may execute"),
+        (str(script), "61001", "there is no such interpreter as its #! line names"),
+        ("/usr/bin/true", "root", "say --allow-root"),
+        ("/usr/bin/true", "²", "there is no user"),
+        ("/usr/bin/true", "9" * 5000, "there is no user"),
+    )
+    for exe, user, says in cases:
+        words = ["--host", "api.example.org", "--exe", exe, "--user", user, "--owner", "me@example.org", "--bearer"]
+        code, _, err = stage.within(["init", "api-key", "billing", *words], b"key\n")
+        assert code == Exit.REFUSED
+        assert says in err
+
+
+def test_sealing_needs_root_before_a_secret_is_asked_for(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever may not seal hears so at once: nothing reads their secret."""
+    config = stage.directory / "credwired.yaml"
+    config.write_text(config.read_text().replace("seal: {with: none}", "seal: {with: auto}"))
+    assert "auto" in config.read_text()
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(secret_io, "read", lambda *_: pytest.fail("a secret was asked for"))
+    for words in ([*INIT, "--bearer"], ["seal", "billing"]):
+        code, _, err = stage.within(words, b"key\n")
+        assert code == Exit.NOT_ALLOWED
+        assert "sealing needs root: uid 1000 may not" in err
+
+
+def test_detaching_is_roots(stage: Stage, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An ordinary user who detaches hears one sentence, not a traceback."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(SystemExit) as ended:
+        start_io.detach_all(stage.directory / "credwired.yaml")
+    assert ended.value.code == Exit.USAGE
+    assert capsys.readouterr().err == "credwired: error: detaching needs root\ncredwired: hint: sudo credwired detach\n"
+
+
 @pytest.mark.parametrize("secret", [b"", b"\n", b"two\nlines\n", b"nul\0", b"x" * (secret_io.MOST_BYTES + 1)])
 def test_what_is_no_secret_is_refused(stage: Stage, secret: bytes) -> None:
     """Empty, of several lines or endless: refused without a byte of it in the answer."""
@@ -121,7 +200,9 @@ def test_silent_input_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None
 def test_terminal_is_asked_and_the_secret_is_not_shown(stage: Stage) -> None:
     """On a terminal init asks for what is missing; what is typed as the secret never comes back."""
     answers = [
-        ("host", "api.example.org"), ("how it is sent", "header"), ("header", "X-Api-Key"), ("program", "/usr/bin/true"), ("user", "61001"),
+        ("host", "https://api.example.org/v1"), ("--host api.example.org", "api.example.org"),
+        ("how it is sent", "header"), ("header", "X-Api-Key"), ("program", "/nope"), ("no program", "/usr/bin/true"),
+        ("user", "no-such-user"), ("no user", "61001"),
         ("owner", "me@example.org"), ("secret", "key-4711"),
     ]  # fmt: skip
     leader, follower = pty.openpty()
