@@ -66,6 +66,10 @@ def _relocate(code: bytes, fds: dict[MapNumber, int]) -> bytes:
     return bytes(patched)
 
 
+_GUARDS = frozenset({"bind4", "bind6"})
+"""What keeps others off the listener's port."""
+
+
 def _pin_over(fd: int, path: Path) -> None:
     """Pin under a name that may be taken; the older object goes in the same moment."""
     fresh = path.with_name(path.name + "_new")  # no dot: the BPF file system refuses it
@@ -248,6 +252,29 @@ class Kernel:
         config["userns"] = place_io.own_namespace("user")
         config["daemon_cgroup"] = place_io.cgroup_id(daemon_cgroup)
         return kernel
+
+    @staticmethod
+    def take_port(*, pins: Path, daemon_cgroup: Path) -> None:
+        """
+        Let whoever lives in ``daemon_cgroup`` bind the guarded port, before anything is loaded.
+
+        The programs of a daemon that has ended still guard its port, for a cgroup that may be gone: a service manager makes a new one each
+        time.  Only for a caller who knows that no other daemon lives.  Where the maps are of another layout the guard is taken off, and
+        ``load`` hangs it on again.  Raises OSError.
+        """
+        loader = _Loader(pins, daemon_cgroup, daemon_cgroup)
+        if loader.adopt_maps():
+            config = _ConfigCells(loader.maps[MapNumber.CONFIG])
+            config["daemon_cgroup"] = place_io.cgroup_id(daemon_cgroup)
+            config.close()
+            loader.close()
+            return
+        for program in PROGRAMS:
+            path = pins / "links" / program.name
+            if program.name in _GUARDS and (link := sys_io.get_pinned(path)) is not None:
+                sys_io.detach_link(link)
+                os.close(link)
+                path.unlink()
 
     @staticmethod
     def _load_programs(loader: _Loader, cache: Path, *, same_maps: bool) -> None:

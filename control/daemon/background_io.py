@@ -6,7 +6,6 @@ Where there is no systemd the supervisor is its own session with its log in a fi
 is believed only of a process that runs the supervisor's module for the same run directory.
 """
 
-import json
 import os
 import select
 import signal
@@ -18,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from control.daemon.config import Config
-from control.daemon.start_io import configured
+from control.daemon.start_io import configured, supervisor
 
 START_S = 180.0
 """A cold start compiles the BPF programs: 3 s on real hardware, a minute under emulation."""
@@ -26,7 +25,6 @@ STOP_S = 15.0
 _POLL_S = 0.05
 _SYSTEMD = Path("/run/systemd/system")
 _UNIT = Path("/etc/systemd/system/credwired.service")
-_SUPERVISOR = "control.daemon.supervisor_io"
 
 
 class ServiceError(Exception):
@@ -58,18 +56,6 @@ def _say(text: str) -> None:
 def by_systemd() -> bool:
     """Whether systemd runs here and has our unit."""
     return _SYSTEMD.is_dir() and _UNIT.is_file()
-
-
-def supervisor(run: Path) -> int:
-    """Find the pid of the supervisor that serves ``run``; 0 when there is none."""
-    try:
-        rows = json.loads((run / "processes.json").read_text())
-        pid = int(rows[0]["pid"])
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        told = json.loads(words[words.index(_SUPERVISOR.encode()) + 1])
-    except (OSError, ValueError, LookupError, TypeError):
-        return 0
-    return pid if told.get("run") == str(run) else 0
 
 
 def start(config: Config, config_path: Path, *, say: Callable[[str], None], log: Path) -> None:

@@ -18,6 +18,8 @@ from control.daemon.config_io import cgroup_paths, load_config, workers
 from control.daemon.seal_io import Seals, open_seals
 from control.errors import CredwireError
 
+_SUPERVISOR = "control.daemon.supervisor_io"
+
 
 def start(config_path: Path, *, own_cgroup: bool = False) -> int:  # noqa: RET503  # execv never returns
     """
@@ -36,11 +38,35 @@ def start(config_path: Path, *, own_cgroup: bool = False) -> int:  # noqa: RET50
         return _say("credwired needs root", "sudo credwired run, or the systemd unit")
     try:
         setup = _setup(config, config_path)
+        if not supervisor(Path(config.paths.run)):
+            _take_port(Path(config.paths.pins), cgroup_paths(config)[1])
         setup |= _sealed(open_seals(config))
         argument = json.dumps(setup)
     except CredwireError as error:
         return _say(str(error), error.hint)
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "control.daemon.supervisor_io", argument])  # noqa: S606
+    except OSError as error:
+        return _say(f"the listener's port cannot be taken over: {error}", "credwired detach, then start again")
+    os.execv(sys.executable, [sys.executable, "-P", "-m", _SUPERVISOR, argument])  # noqa: S606
+
+
+def _take_port(pins: Path, daemon_cgroup: Path) -> None:
+    """What a daemon before us left attached guards our port for its own cgroup, and a service manager gave us another one."""
+    from bpf.kernel_io import Kernel  # noqa: PLC0415  # gone with the exec
+
+    daemon_cgroup.mkdir(parents=True, exist_ok=True)
+    Kernel.take_port(pins=pins, daemon_cgroup=daemon_cgroup)
+
+
+def supervisor(run: Path) -> int:
+    """Find the pid of the supervisor that serves ``run``; 0 when there is none."""
+    try:
+        rows = json.loads((run / "processes.json").read_text())
+        pid = int(rows[0]["pid"])
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        told = json.loads(words[words.index(_SUPERVISOR.encode()) + 1])
+    except (OSError, ValueError, LookupError, TypeError):
+        return 0
+    return pid if told.get("run") == str(run) else 0
 
 
 def detach_all(config_path: Path) -> list[str]:

@@ -5,6 +5,7 @@ The daemon as a service without systemd: started, found running, stopped; in the
 import os
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -47,6 +48,39 @@ def test_start_waits_until_it_enforces_and_stop_until_it_has_ended(stage: Stage)
     once_more = _credwired(stage, "stop")
     assert (once_more.returncode, "does not run" in once_more.stderr) == (0, True)
     assert "links/connect4" in _credwired(stage, "detach").stdout
+
+
+def test_a_daemon_in_a_new_cgroup_takes_its_port_over(stage: Stage) -> None:
+    """A service manager makes a cgroup for each start; the guard of the port, which outlives the daemon, is told of the new one."""
+    log = str(stage.directory / "service.log")
+    own = stage.kennel.cgroup / "daemon"
+    try:
+        for _ in range(2):
+            assert _credwired(stage, "start", "--log", log).returncode == 0
+            assert _credwired(stage, "stop").returncode == 0
+            own.rmdir()
+            own.mkdir()
+        again = _credwired(stage, "start", "--log", log)
+        assert again.returncode == 0, again.stderr
+    finally:
+        _credwired(stage, "stop")
+        _credwired(stage, "detach")
+
+
+def test_another_layouts_guard_is_taken_off(stage: Stage) -> None:
+    """Where the maps cannot be read any more, the guard of a daemon that has ended goes, and comes back with the new programs."""
+    log = str(stage.directory / "service.log")
+    try:
+        assert _credwired(stage, "start", "--log", log).returncode == 0
+        assert _credwired(stage, "stop").returncode == 0
+        (stage.kennel.cgroup / "daemon").rmdir()
+        argv = [*launcher(*stage.options()), sys.executable, "-c", "import os; os.unlink('/sys/fs/bpf/credwire/maps/about')"]
+        subprocess.run(argv, cwd=REPOSITORY, check=True)
+        again = _credwired(stage, "start", "--log", log)
+        assert again.returncode == 0, again.stderr
+    finally:
+        _credwired(stage, "stop")
+        _credwired(stage, "detach")
 
 
 def test_a_start_that_fails_says_why(stage: Stage) -> None:
