@@ -123,7 +123,7 @@ _NAME, _ID = re.compile(r"\bNAME\b"), re.compile(r"\bID\b")
 
 ABOUT: dict[Reason, About] = {
     Reason.GRANTED: About(_P, "allowed", "nothing to do"),
-    Reason.DAEMON_DOWN: About(_U, "the agent is not running or does not answer", "credwire status; systemctl restart credwired"),
+    Reason.DAEMON_DOWN: About(_U, "the agent is not running or does not answer", "credwire status; credwired start, as root"),
     Reason.NETNS_UNSERVED: About(_P, "the socket belongs to a network namespace without a listener", "run the program in the network namespace of credwired"),
     Reason.PROTOCOL_UNSUPPORTED: About(_P, "a bound process may reach a bound port by TCP only", "turn HTTP/3 off in the client"),
     Reason.TABLE_FULL: About(_U, "a kernel table is full", "credwire status shows the counters; docs/limits.md has the sizes"),

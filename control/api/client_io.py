@@ -93,7 +93,7 @@ def reachable(path: Path) -> None:
             raise AskError(Fault.UNREACHABLE, f"{path} cannot be reached: {error.strerror or error}", hint=_START) from None
 
 
-_START = "systemctl start credwired; another socket is named by --socket or CREDWIRE_SOCKET"
+_START = "credwired start; another socket is named by --socket or CREDWIRE_SOCKET"
 
 
 class Admin:
@@ -203,7 +203,7 @@ class Admin:
         if reason and code is not grpc.StatusCode.UNAUTHENTICATED:
             fault = Fault.REFUSED
         elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-            said, hint = f"credwired does not answer at {self._path}", "systemctl status credwired; systemctl restart credwired"
+            said, hint = f"credwired does not answer at {self._path}", "credwired stop, then credwired start"
         elif code is grpc.StatusCode.UNAVAILABLE:
-            fault, said, hint = Fault.UNREACHABLE, f"credwired closed the connection at {self._path}", "systemctl status credwired"
+            fault, said, hint = Fault.UNREACHABLE, f"credwired closed the connection at {self._path}", "credwire status; credwired start"
         return AskError(fault, said or code.name.lower(), hint=hint, reason=reason)

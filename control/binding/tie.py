@@ -2,8 +2,8 @@
 Find bindings between which a request could not decide.
 
 In: bindings with the places of their destinations.  Out: a ResourceError for each pair.
-Two bindings of one identity and mode tie where they name the same host and port, allow a common method, and have globs that match a
-common path and are equally specific.  They also must agree on what is needed before a path is known: roots and networks.  Pure.
+Two bindings of one identity tie, in whatever mode, where they name the same host and port, allow a common method, and have globs that
+match a common path and are equally specific.  They also must agree on what is needed before a path is known: roots and networks.  Pure.
 """
 
 from collections import defaultdict
@@ -37,16 +37,16 @@ class Claim(NamedTuple):
 
 def ties(placed: Iterable[tuple[Binding, tuple[Place, ...]]]) -> Iterator[ResourceError]:
     """Give one error for every two claims that tie or contradict each other."""
-    claims: dict[tuple[str, str, str, int], list[Claim]] = defaultdict(list)
+    claims: dict[tuple[str, str, int], list[Claim]] = defaultdict(list)
     for binding, places in placed:
         for destination, place in zip(binding.destinations, places, strict=True):
             globs = tuple(compile_glob(path) for path in destination.paths) or (ANY,)
             claim = Claim(binding.name, destination, globs, place)
             for host in destination.hosts:
                 for port in destination.ports:
-                    claims[(binding.identity, binding.mode, host, port)].append(claim)
+                    claims[(binding.identity, host, port)].append(claim)
     told: set[tuple[Place, Place]] = set()
-    for (identity, _, host, port), several in claims.items():
+    for (identity, host, port), several in claims.items():
         for one, other, says, hint in _clashes(several):
             if (one.place, other.place) not in told:
                 told.add((one.place, other.place))
@@ -64,7 +64,7 @@ _Clash = tuple[Claim, Claim, str, str]
 
 
 def _clashes(claims: list[Claim]) -> Iterator[_Clash]:
-    """Give what is wrong between claims of one identity, mode, host and port."""
+    """Give what is wrong between claims of one identity, host and port."""
     if len(claims) == 1:
         return
     first, agreed = claims[0], []

@@ -28,6 +28,14 @@ class Bundle(NamedTuple):
     pem: bytes
 
 
+def _in_force(directory: Path, otherwise: list[str]) -> list[str]:
+    """Name the identities that run; bundles of others stay for programs that were started with them."""
+    try:
+        return (directory / "in-force").read_text().split()
+    except (OSError, UnicodeDecodeError):
+        return otherwise
+
+
 def find(identity: str | None, *, likely: str = "") -> Bundle:
     """
     Find the bundle of ``identity``, else that of ``likely`` where it is there, else the only one.
@@ -40,6 +48,7 @@ def find(identity: str | None, *, likely: str = "") -> Bundle:
             known = sorted(path.stem for path in directory.glob("*.pem") if not path.name.startswith("."))
         except PermissionError:
             known = []
+        known = [name for name in known if name in _in_force(directory, known)]
         if not known:
             hint = "credwired writes one per identity at a reload; credwire status"
             raise CommandError(f"there is no CA bundle in {directory}", hint=hint)

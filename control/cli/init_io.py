@@ -25,7 +25,6 @@ from control.cli.settings_io import configuration, secrets_directory
 from control.cli.terminal_io import asked_by_people, note
 
 if TYPE_CHECKING:
-    from control.binding.model import Binding
     from control.daemon.config import Config
     from control.identity.model import Identity
 
@@ -361,12 +360,6 @@ def _judge(directory: Path, target: Path, config: "Config", common: starter.Comm
             f'nothing was written: identity "{other}" matches this program and user already, and a process with two identities is refused',
             hint=f"init api-key takes --identity {other} instead of --exe and --user; else name another user",
         )
-    other = _same_requests(found.bindings, common.name) if found is not None else ""
-    if other:
-        raise CommandError(
-            f'nothing was written: binding "{other}" of the same identity is for the same requests, and only one of the two would get them',
-            hint=f'say --path or --method so that they differ, or change the documents of "{other}"',
-        )
     told = [fault for fault in warnings if fault.place is None or fault.place.file == str(target) or f" {target}:" in fault.hint]
     for kind, faults in (("error", errors), ("warning", told)):
         for fault in faults:
@@ -390,21 +383,6 @@ def _same_process(identities: "Sequence[Identity]", common: starter.Common) -> s
         return all(kind in one and one[kind] <= values for kind, values in other.items())
 
     return next((name for name, theirs in groups.items() for a in theirs for b in ours if within(a, b) or within(b, a)), "")
-
-
-def _same_requests(bindings: "Sequence[Binding]", name: str) -> str:
-    """Name another binding that ties with ours, or would if their modes were the same: observing, ours would take its requests."""
-    from msgspec.structs import replace  # noqa: PLC0415  # only once there is something to judge
-
-    from control.binding.tie import ties  # noqa: PLC0415
-    from control.errors import Place  # noqa: PLC0415
-
-    ours = next(binding for binding in bindings if binding.name == name)
-    for other in bindings:
-        both = [(replace(b, mode="enforce"), (Place(b.name, 1, 1),) * len(b.destinations)) for b in (other, ours)]
-        if other is not ours and next(ties(both), None) is not None:
-            return other.name
-    return ""
 
 
 def _next(config: "Config", given: dict[str, Any], common: starter.Common, target: Path) -> None:

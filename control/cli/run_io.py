@@ -4,6 +4,7 @@
 In: a command, the bundle of an identity.  Out: the program itself, executed; before that, on stderr, what credwire will make of it.
 """
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from control.cli.failure import CommandError, Exit
 from control.cli.options import socket_option
 from control.cli.preflight import Line
 from control.cli.program_io import Found, find
-from control.cli.settings_io import admin_socket
+from control.cli.settings_io import admin_socket, configuration
 from control.cli.terminal_io import note
 
 _ANSWER_S: Final = 1.0
@@ -145,11 +146,28 @@ def _asked(path: Path, found: Found | None, command: tuple[str, ...], *, whole: 
     return seen
 
 
+def _gone() -> bool:
+    """
+    Whether the daemon that wrote its table of processes has ended; everybody may know, so that whoever is refused is not left guessing.
+
+    A daemon that was stopped in order took the table with it: then its directory has no table, or there is none.
+    """
+    try:
+        rows = json.loads((Path(configuration().paths.run) / "processes.json").read_text())
+        return not Path(f"/proc/{int(rows[0]['pid'])}").exists()
+    except FileNotFoundError:
+        return True
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+
+
 def _unasked(seen: Preflight, error: AskError) -> None:
     code = _CODES[error.fault]
     if error.fault is Fault.NOT_ALLOWED:
         seen.lines.append(Line(True, "identity and destinations are not checked (needs group credwire-view)"))
         seen.code = code
+        if _gone():
+            seen.add(Line(False, "credwired has ended: connections of bound processes will be refused", "credwired start, as root"), code)
     elif error.fault is Fault.UNREACHABLE:
         seen.add(Line(False, f"{error.message}: connections of bound processes will be refused", error.hint), code)
     else:

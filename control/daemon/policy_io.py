@@ -234,7 +234,11 @@ class Policy:
         exchange.send(m.PolicyCommitted(revision))
 
     async def publish(self, keys: Channel, run: Path, issuer_url: str, *, everything: bool) -> None:
-        """Write the CA bundle of each identity, or of each that changed since, and the issuer's public documents."""
+        """
+        Write the CA bundle of each identity, or of each that changed since, and the issuer's public documents.
+
+        The bundle of an identity that is gone stays for programs that were started with it; ``in-force`` says which count.
+        """
         roots = await asyncio.to_thread(_system_roots)
         directory = self.state / "ca"
         directory.mkdir(mode=0o755, exist_ok=True)
@@ -250,6 +254,7 @@ class Policy:
                 self._published[name] = running.fingerprint(name)
             elif isinstance(made, m.Refused):
                 log("agent", "bundle-refused", identity=name, reason=made.reason, detail=made.detail, hint=made.hint)
+        write_public(directory / "in-force", "".join(f"{name}\n" for name in sorted(running.identities)).encode())
         shown = await keys.ask(m.IssuerWanted, ASK_S)
         if isinstance(shown, m.IssuerShown) and issuer_url:
             public = run / "public"
