@@ -49,7 +49,7 @@ def _hour(machine: Bare, claims: Claims, taken: Checkout, service: KeyedService,
     (machine.root / "root/key.txt").write_text(service.key + "\n")
     (machine.root / "root/key.txt").chmod(0o600)
     commands = session()
-    own = commands.index(next(line for line in commands if "curl" in line and "credwire off" not in line))
+    own = next(number for number, line in enumerate(commands) if line.startswith("su "))
     claims.claim(f"from clone to the own request in {COMMANDS_MOST} commands", own + 1 <= COMMANDS_MOST, f"{own + 1}")
     demo = machine.run("make", "demo", where=CHECKOUT)
     claims.claim("make demo works", demo.status == 0, f"exit {demo.status}, {demo.seconds:.0f} s")
