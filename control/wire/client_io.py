@@ -37,6 +37,7 @@ from control.wire.rewrite import (
     write_request,
 )  # fmt: skip
 from control.wire.splice_io import reset_on_close
+from control.wire.tcp_io import has_left
 from control.wire.tls_fault import silent_fault
 from control.wire.turn import SENT_TWICE, BodyHashMismatch, Turn, host_fault
 from control.wire.upstream_io import Upstream, Upstreams
@@ -597,6 +598,8 @@ class Client(asyncio.Protocol):
             turn.close = True
             self._refuse(turn, Refusal(reason))
         elif self._step is Step.HEAD and not self._in:
+            if reason is Reason.PROCESS_CHANGED and not self._heard and has_left(self._sock):
+                self._note_silent(None)  # it left and ended, and the agent heard of the end before we read of the leaving
             self._close()
         else:
             self._cut()

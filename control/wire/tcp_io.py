@@ -8,7 +8,7 @@ The client is on this machine, so there is no network between its close() and wh
 import socket
 import struct
 
-_CLOSE_WAIT = 8
+_CLOSE, _CLOSE_WAIT = 7, 8
 """The client has sent its FIN; a close() with unread bytes would have sent RST, whose state is CLOSE."""
 _INFO = struct.Struct("=B23xI")
 """struct tcp_info: tcpi_state first, tcpi_unacked at 24."""
@@ -25,6 +25,11 @@ def _info(sock: socket.socket) -> tuple[int, int]:
 def has_ended(sock: socket.socket) -> bool:
     """Say whether the client will send no more."""
     return _info(sock)[0] == _CLOSE_WAIT
+
+
+def has_left(sock: socket.socket) -> bool:
+    """Say whether the client has gone, with an end or, where something of ours was unread, with a reset."""
+    return _info(sock)[0] in (_CLOSE, _CLOSE_WAIT)
 
 
 def read_all_and_ended(sock: socket.socket) -> bool:

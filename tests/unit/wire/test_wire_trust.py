@@ -235,6 +235,18 @@ def test_what_we_close_is_not_blamed_on_the_client(serving: World) -> None:
     assert [n for n in serving.notes if n.reason is Reason.CLIENT_DOES_NOT_TRUST_CA] == []
 
 
+def test_a_client_that_ends_right_after_it_left_is_recognised_too(serving: World) -> None:
+    """git ends at once, and the agent's word that the process is gone may come before we read the end of its connection."""
+    client = serving.tls()
+
+    def ends() -> None:
+        client.sock.close()
+        serving.proxy._withdraw(m.GrantWithdrawn(serving.grants[0], Reason.PROCESS_CHANGED))
+
+    serving.do(ends)
+    assert "perhaps" in serving.noted("connection-failed", Reason.CLIENT_DOES_NOT_TRUST_CA).detail
+
+
 def test_garbage_in_the_handshake_is_no_distrust(serving: World) -> None:
     """An unexpected record is told as what it is."""
     sock = serving.tcp()
