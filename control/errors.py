@@ -49,10 +49,6 @@ class FarSideError(CredwireError):
     """An issuer, a token service or an upstream answered wrongly, late or not at all."""
 
 
-class RaceError(CredwireError):
-    """The process, file or connection changed while we looked."""
-
-
 class SetupError(CredwireError):
     """This machine or this installation lacks something."""
 

@@ -102,7 +102,7 @@ install_rest() {
 
 stop_all() {
   if [ -x "$commands/credwired" ]; then
-    "$commands/credwired" stop || say "warning: credwired stop failed; its processes are looked for below"
+    "$commands/credwired" stop || say "warning: credwired stop failed; credwired detach below takes its programs out, its processes may live on"
     with_systemd && systemctl disable --quiet credwired 2>/dev/null
     "$commands/credwired" detach >/dev/null ||
       fail "the BPF programs could not be removed" "mend $etc/credwired.yaml if the lines above name it; else reboot; then $0 $1"

@@ -74,7 +74,7 @@ def binding_list(form: str, socket: Path | None) -> None:
 @click.argument("name", shell_complete=binding_names)
 @output_option
 @socket_option
-def bindingshow(name: str, form: str, socket: Path | None) -> None:
+def binding_show(name: str, form: str, socket: Path | None) -> None:
     """Show everything about the binding NAME.
 
     \b

@@ -26,6 +26,7 @@ from control.credential.jwt import IssuerKey
 from control.errors import SetupError
 from control.reason import Reason
 from control.secret import Secret
+from control.whole_io import write_in
 
 _MOST_BYTES = 64 * 1024
 """No key file of ours is larger."""
@@ -150,14 +151,7 @@ class Store:
         """Seal and write, whole or not at all: a crash leaves the former state or the new one."""
         if self._key is not None:
             content = seal.seal(self._key, name, Secret(content), make_io.nonce())
-        fresh = name + ".new"
-        fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=self._dir)
-        with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
-            file.write(content)
-            file.flush()
-            os.fsync(fd)
-        os.rename(fresh, name, src_dir_fd=self._dir, dst_dir_fd=self._dir)
-        os.fsync(self._dir)
+        write_in(self._dir, name, content)
 
 
 @dataclass(slots=True)

@@ -22,10 +22,11 @@ from control.daemon.id_io import new_id
 from control.daemon.log_io import log
 from control.daemon.policy_io import Prepared
 from control.daemon.running import Running
-from control.daemon.switch_io import Off, write_whole
+from control.daemon.switch_io import Off
 from control.errors import Place, ResourceError, SetupError
 from control.facts.model import ProcessKey
 from control.reason import Reason
+from control.whole_io import write_whole
 
 if TYPE_CHECKING:
     from control.daemon.agent_io import Agent

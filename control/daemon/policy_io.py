@@ -8,7 +8,6 @@ bundles and public snapshots on disk.  A set is swapped whole or not at all; its
 import asyncio
 import hashlib
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection
@@ -30,6 +29,7 @@ from control.errors import CredwireError, Place, ResourceError
 from control.reason import Reason
 from control.secret import Secret
 from control.units import Revision
+from control.whole_io import write_whole
 
 SYSTEM_ROOTS = Path("/etc/ssl/certs/ca-certificates.crt")
 """The distribution's bundle (ca-certificates); an identity's bundle is this, the private CAs of its destinations, and its bindings' CAs."""
@@ -170,14 +170,8 @@ class Policy:
         """Keep the running set for a start with broken files; blocking, and a full disk makes it a line in status."""
         kept = self.running.read
         target = self.state / "last-good.json"
-        fresh = target.with_suffix(".new")
         try:
-            fresh.unlink(missing_ok=True)
-            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as file:
-                file.write(msgspec.json.encode(kept))
-                file.flush()
-                os.fsync(file.fileno())
-            fresh.rename(target)
+            write_whole(target, msgspec.json.encode(kept))
         except OSError as error:
             self.keep_fault = f"the running set could not be kept in {target}: {error.strerror}"
             return

@@ -28,6 +28,7 @@ from control.errors import SetupError
 from control.facts.path_io import look
 from control.reason import Reason
 from control.secret import Secret
+from control.whole_io import write_in
 
 CREDENTIAL, KEY_FILE, RECORD = "seal.cred", "seal.key", "seal.json"
 """In the state directory: the master as systemd-creds keeps it, the plain one, and which of them is in use."""
@@ -169,7 +170,7 @@ def _first(config: Config, directory: int) -> tuple[Secret | None, str, str]:
             raise _fault("the keys of this installation are sealed, and credwired.yaml says seal.with: none",
                          f"set seal.with back, or start anew: {_anew(config)}")  # fmt: skip
         return None, "none", _better(config)
-    hint, master = "", None
+    master = None
     ways = {"auto": ("systemd", "plain")}.get(asked, (asked,))
     for way in ways:
         master = _load(config, directory, way)
@@ -183,9 +184,8 @@ def _first(config: Config, directory: int) -> tuple[Secret | None, str, str]:
     if sealed_by and sealed_by != seal.key_id(seal.derive(master, "keys")):
         raise _fault(f"{_place(config, way)} is not the master key with which the keys of this installation are sealed",
                      f"restore it from a backup, or start anew: {_anew(config)}")  # fmt: skip
-    _write(directory, RECORD, json.dumps({"with": way, "key": seal.key_id(master)}).encode() + b"\n")
-    hint = _better(config) if way == "plain" else ""
-    return master, way, hint
+    write_in(directory, RECORD, json.dumps({"with": way, "key": seal.key_id(master)}).encode() + b"\n")
+    return master, way, _better(config) if way == "plain" else ""
 
 
 def _make(directory: int, ways: tuple[str, ...]) -> tuple[Secret, str]:
@@ -200,9 +200,9 @@ def _make(directory: int, ways: tuple[str, ...]) -> tuple[Secret, str]:
             if "plain" not in ways:
                 raise
         else:
-            _write(directory, CREDENTIAL, kept)
+            write_in(directory, CREDENTIAL, kept)
             return master, "systemd"
-    _write(directory, KEY_FILE, base64.b64encode(master.reveal()) + b"\n")
+    write_in(directory, KEY_FILE, base64.b64encode(master.reveal()) + b"\n")
     return master, "plain"
 
 
@@ -339,18 +339,6 @@ def _read(config: Config | None, directory: int, name: str) -> bytes | None:
             where = Path(config.paths.state) / name if config is not None else name
             raise _fault(f"{where} is not a plain file of root with mode 0600", f"chown root {where}; chmod 0600 {where}; ask who read it")
         return file.read(_MOST_BYTES)
-
-
-def _write(directory: int, name: str, content: bytes) -> None:
-    """Write whole or not at all."""
-    fresh = name + ".new"
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600, dir_fd=directory)
-    with open(fd, "wb") as file:  # noqa: PTH123  # a descriptor, not a path
-        file.write(content)
-        file.flush()
-        os.fsync(fd)
-    os.rename(fresh, name, src_dir_fd=directory, dst_dir_fd=directory)
-    os.fsync(directory)
 
 
 # ---- words -------------------------------------------------------------------------------------------------------------------------

@@ -28,6 +28,7 @@ from control.daemon.config_io import cgroup_paths
 from control.errors import SetupError
 from control.facts.proc import MalformedProcError, parse_stat, parse_status
 from control.reason import Reason
+from control.whole_io import write_whole
 
 TAKEN_S = 0.6
 """Longest wait for the agent: a beat of 0.2 s, the withdrawal, and what a busy machine adds.  The whole switch takes less than a second."""
@@ -153,18 +154,6 @@ def remember(state: Path, switched: Off) -> None:
 def forget(state: Path) -> None:
     """The next start is to be on.  Raises OSError."""
     (state / "off.json").unlink(missing_ok=True)
-
-
-def write_whole(target: Path, content: bytes) -> None:
-    """Replace a root-only file as a whole; two who do so at once each write a whole one."""
-    fresh = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    fd = os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.write(fd, content)
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-    fresh.rename(target)
 
 
 # ---- notes for the audit -------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from control.daemon.id_io import new_id
 from control.daemon.log_io import log
 from control.daemon.switch_io import Note, Off
 from control.reason import Reason
+from control.whole_io import write_whole
 
 if TYPE_CHECKING:
     from control.daemon.agent_io import Agent
@@ -80,7 +81,7 @@ class Switched:
 
     def keep_bindings(self, bindings: dict[str, Off]) -> None:
         """Remember which bindings are off.  Raises OSError, and then nothing has changed."""
-        switch_io.write_whole(self._state / "off-bindings.json", msgspec.json.encode(bindings))
+        write_whole(self._state / "off-bindings.json", msgspec.json.encode(bindings))
         self.bindings = bindings
         self.fault = ""
 

@@ -323,7 +323,8 @@ class Client(asyncio.Protocol):
             target = sent_target(turn.head, answer)
             turn.own = answer.target.replace("?", "&").rpartition("&")[2]
             fields = sign_fields(turn.fields, answer, length)
-            turn.gone = frozenset(name.lower().replace("_", "-") for name in (*answer.remove, *(name for name, _ in answer.set)))
+            if turn.head.chunked:
+                turn.gone = frozenset(name.lower().replace("_", "-") for name in (*answer.remove, *(name for name, _ in answer.set)))
             if answer.body_sha256:
                 turn.expect_hash(answer.body_sha256)
         except (BadSignature, ValueError) as error:

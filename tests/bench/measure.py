@@ -200,10 +200,10 @@ def measure(stage: Stage) -> int:
         rows.setdefault("signed, new connections", []).append(wrk(stage, USER_UID, *close))
         rows.setdefault("OpenSSL RSA-2048 signs", []).append({"rate": rsa_rate(), "p50_us": 0, "p99_us": 0, "bad": 0, "socket_errors": 0})
     told["rows"] = {name: median(rounds) for name, rounds in rows.items()}
-    told["reload"] = reloads(stage)
-    print(f"reload: {told['reload']}", flush=True)
     told["cpu_us_per_signed_request"] = round(statistics.median(cpu))
     told["memory_after_kb"] = memory(stage)
+    told["reload"] = reloads(stage)
+    print(f"reload: {told['reload']}", flush=True)
     print(f"\n{'':26} {'req/s':>9} {'p50 us':>9} {'p99 us':>9} {'bad':>6} {'errors':>7}")
     for name, row in told["rows"].items():  # type: ignore[attr-defined]
         print(f"{name:26} {row['rate']:9.0f} {row['p50_us']:9.0f} {row['p99_us']:9.0f} {row['bad']:6.0f} {row['socket_errors']:7.0f}")

@@ -14,6 +14,7 @@ from control.daemon.change_io import REVOKED_MOST, Revoked
 from control.daemon.switch_io import Note, Off, SwitchOutcome
 from control.facts.model import ProcessKey
 from control.units import ExecId, Pid, StartNs
+from control.whole_io import write_whole
 
 
 def test_what_is_off_is_remembered_until_its_time_is_over(tmp_path: Path) -> None:
@@ -49,8 +50,8 @@ def test_notes_wait_in_order_and_one_that_is_being_written_is_not_seen(tmp_path:
     assert switch_io.notes(tmp_path) == []
     assert switch_io.notes(tmp_path / "missing") == []
     note = Note("switched-off", 1.0, "an engineer", 2.0, 7, 0)
-    switch_io.write_whole(spool / "0002.json", b"junk")
-    switch_io.write_whole(spool / "0001.json", switch_io.msgspec.json.encode(note))
+    write_whole(spool / "0002.json", b"junk")
+    write_whole(spool / "0001.json", switch_io.msgspec.json.encode(note))
     (spool / ".0000.json.new").write_bytes(b"half")
     assert [(path.name, found) for path, found in switch_io.notes(tmp_path)] == [("0001.json", note), ("0002.json", None)]
 
